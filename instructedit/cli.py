@@ -1,0 +1,171 @@
+"""The command line: a table of commands, each loaded only when it is called.
+
+Knows the commands' names and exit statuses, nothing of what they do; imports nothing heavy, so that
+``instructedit --help`` answers at once. The strings that name ``lightning_modules`` are the library's only mention of
+the glue.
+
+Exit statuses: 0 done; 1 a fault of ours (with its traceback); 2 bad input (one line on stderr); 130 interrupted.
+"""
+
+import os
+import sys
+import traceback
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal, NoReturn
+
+from instructedit import __version__
+from instructedit.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table.
+
+    Attributes:
+        target: where the command's function is, as ``"module:function"``.
+        summary: its line in ``instructedit --help``.
+        takes: ``"flags"``: a typed function, whose signature and docstring make its flags and help.
+            ``"argv"``: a function of the list of arguments, which parses them itself.
+    """
+
+    target: str
+    summary: str
+    takes: Literal["flags", "argv"] = "flags"
+
+
+COMMANDS: dict[str, Command] = {
+    "prepare": Command(
+        "instructedit.commands.prepare:prepare",
+        "Read, check and store the tasks' records, with a data card and a file of rejects.",
+    ),
+    "fit": Command(
+        "lightning_modules.cli:fit",
+        "Meta-train an editor, or go on with its run; ends with the editor folder and the test table.",
+        takes="argv",
+    ),
+    "validate": Command(
+        "lightning_modules.cli:validate",
+        "Score a run's checkpoint on its validation records.",
+        takes="argv",
+    ),
+    "test": Command(
+        "lightning_modules.cli:test",
+        "Make the test table of a run's checkpoint again.",
+        takes="argv",
+    ),
+}
+
+
+def help_text() -> str:
+    """What ``instructedit --help`` prints: one line per command."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: instructedit COMMAND [--flags]",
+            "",
+            "Knowledge editing for frozen language models with one meta-trained editor.",
+            "",
+            "commands:",
+            *rows,
+            "",
+            "`instructedit COMMAND --help` lists a command's flags; `instructedit --version` prints the version.",
+            "Set INSTRUCTEDIT_DEBUG=1 to see the traceback of an input error too.",
+        ]
+    )
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run one command line, without the name of the program.
+
+    Args:
+        argv: the command and its flags, for instance ``["prepare", "--help"]``.
+
+    Raises:
+        InputError: there is no such command, or the command refused its input.
+        ArgumentError: the command's flags could not be parsed.
+        SystemExit: with 0 after ``--help`` or ``--version``.
+    """
+    if not argv:
+        raise InputError("No command was given. `instructedit --help` lists the commands.")
+    name, rest = argv[0], list(argv[1:])
+    if name in ("-h", "--help", "help"):
+        print(help_text())
+    elif name in ("-V", "--version"):
+        print(f"instructedit {__version__}")
+    elif name not in COMMANDS:
+        raise unknown("command", name, COMMANDS, "`instructedit --help` says what each does.")
+    elif COMMANDS[name].takes == "argv":
+        resolve(COMMANDS[name].target)(rest)
+    else:
+        _run_typed(name, resolve(COMMANDS[name].target), rest)
+
+
+def resolve(target: str) -> Any:
+    """The function that ``"module:function"`` names, its module now imported.
+
+    Raises:
+        InputError: a package of an extra that the command needs is not installed.
+    """
+    module, function = target.split(":")
+    try:
+        return getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in _EXTRA_OF:
+            raise InputError(
+                f"This command needs the package {missing!r}, which is not installed. "
+                f"Run `pip install 'instructedit[{_EXTRA_OF[missing]}]'`."
+            ) from error
+        raise
+
+
+# Packages that only an extra of setup.cfg installs, as they are imported.
+_EXTRA_OF = {
+    "lightning": "train",
+    "deepspeed": "deepspeed",
+    "wandb": "wandb",
+    "gguf": "gguf",
+    "accelerate": "gguf",
+    "openai": "llm",
+    "scipy": "analysis",
+    "sklearn": "analysis",
+    "matplotlib": "analysis",
+    "plotly": "analysis",
+}
+
+
+def _run_typed(name: str, function: Any, argv: list[str]) -> None:
+    # Imported here: it takes as long as all the rest of --help.
+    from jsonargparse import auto_cli
+
+    # as_positional: every argument is a flag with a name. exit_on_error: a wrong flag is raised, so that main() prints
+    # it as it prints every other input error.
+    auto_cli(function, args=argv, as_positional=False, prog=f"instructedit {name}", exit_on_error=False)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status.
+
+    Args:
+        argv: the arguments without the name of the program; those of the process when None.
+    """
+    try:
+        run(sys.argv[1:] if argv is None else argv)
+    except (InputError, ArgumentError) as error:
+        if os.environ.get("INSTRUCTEDIT_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        # One line: parsers break theirs.
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader went away (`instructedit ... | head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
