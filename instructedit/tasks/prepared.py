@@ -1,0 +1,141 @@
+"""Prepared tasks on disk: one Arrow table a split, written and read as EditExamples.
+
+Knows the layout ``<folder>/<task>/<split>/`` and nothing about where the examples came from.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from instructedit.errors import InputError
+from instructedit.records import EditExample, EditRequest, Probe
+
+if TYPE_CHECKING:
+    import datasets
+
+PreparedSplit = Literal["train", "validation", "test"]
+SPLITS: tuple[PreparedSplit, ...] = get_args(PreparedSplit)
+
+REQUEST_TEXTS = ("id", "task", "subject", "prompt", "target", "old_answer")
+PROBE_TEXTS = ("kind", "prompt", "target", "source")
+
+
+def write_prepared(
+    folder: Path, task: str, splits: Mapping[PreparedSplit, Sequence[EditExample]], files: Mapping[str, str]
+) -> Path:
+    """Write all three splits of a task and the text files beside them, replacing what was there.
+
+    The same examples give the same bytes. The task's folder appears only when it is complete.
+
+    Args:
+        folder: the folder of all prepared tasks.
+        task: the task's name, which becomes the folder's name.
+        splits: the examples of each split; a split that is not given is written empty.
+        files: further files by name, such as ``{"card.json": "..."}``.
+
+    Returns:
+        The task's folder.
+    """
+    final, partial = folder / task, folder / f".{task}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with _no_progress_bars():
+        for split in SPLITS:
+            # One shard always: an empty split otherwise has none, and cannot be loaded again.
+            table = _table(splits.get(split, ()), fingerprint=f"{task}-{split}")
+            table.save_to_disk(str(partial / split), num_shards=1)
+    for name, text in files.items():
+        (partial / name).write_text(text, encoding="utf-8")
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    return final
+
+
+def read_prepared(folder: Path | str, task: str, split: PreparedSplit) -> list[EditExample]:
+    """Read the examples of one split of a prepared task, in the order they were written.
+
+    An empty split is an empty list: who needs records says so.
+
+    Raises:
+        InputError: there is no such folder, task or split; the message names what exists.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"No folder of prepared tasks at {folder}. Make it: instructedit prepare --out {folder}.")
+    if not (folder / task / split / "state.json").is_file():
+        exist = sorted(path.parent.parent.name + "/" + path.parent.name for path in folder.glob("[!.]*/*/state.json"))
+        raise InputError(
+            f"No prepared split {task}/{split} in {folder} (there: {', '.join(exist) or 'nothing'}). "
+            f"Make it: instructedit prepare --out {folder} --tasks {task}."
+        )
+    import datasets
+
+    try:
+        table = datasets.load_from_disk(str(folder / task / split))
+        return [_example(row) for row in table]
+    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"The prepared split {folder / task / split} cannot be read ({error}). "
+            f"Make it again: instructedit prepare --out {folder} --tasks {task}."
+        ) from error
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    import datasets
+
+    shown = datasets.are_progress_bars_disabled() is False
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _table(examples: Sequence[EditExample], fingerprint: str) -> "datasets.Dataset":
+    import datasets
+    import pyarrow as pa
+
+    text, texts = pa.string(), pa.list_(pa.string())
+    schema = pa.schema(
+        [(name, text) for name in REQUEST_TEXTS]
+        + [
+            ("more_targets", texts),
+            ("avoid", texts),
+            ("slots", pa.list_(pa.struct([("name", text), ("value", text)]))),
+            ("probes", pa.list_(pa.struct([(name, text) for name in PROBE_TEXTS] + [("aliases", texts)]))),
+        ]
+    )
+    table = pa.Table.from_pylist([_row(example) for example in examples], schema=schema)
+    # A fingerprint of our own: the library's would differ from run to run and change the bytes on disk.
+    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=fingerprint)
+
+
+def _row(example: EditExample) -> dict[str, Any]:
+    request = example.request
+    return {
+        **{name: getattr(request, name) for name in REQUEST_TEXTS},
+        "more_targets": list(request.more_targets),
+        "avoid": list(request.avoid),
+        "slots": [{"name": name, "value": request.slots[name]} for name in sorted(request.slots)],
+        "probes": [
+            {**{name: getattr(probe, name) for name in PROBE_TEXTS}, "aliases": list(probe.aliases)}
+            for probe in example.probes
+        ],
+    }
+
+
+def _example(row: Mapping[str, Any]) -> EditExample:
+    request = EditRequest(
+        **{name: row[name] for name in REQUEST_TEXTS},
+        more_targets=tuple(row["more_targets"]),
+        avoid=tuple(row["avoid"]),
+        slots={slot["name"]: slot["value"] for slot in row["slots"]},
+    )
+    probes = tuple(
+        Probe(**{name: probe[name] for name in PROBE_TEXTS}, aliases=tuple(probe["aliases"])) for probe in row["probes"]
+    )
+    return EditExample(request, probes)
