@@ -1,0 +1,15 @@
+"""Instructions: pools of task descriptions, and the text put in front of an input."""
+
+from instructedit.instructions.pools import DEFAULT_POOLS, InstructionPool, load_pools, pool_for
+from instructedit.instructions.rendering import render, seen_instruction, training_instruction, unseen_instruction
+
+__all__ = [
+    "DEFAULT_POOLS",
+    "InstructionPool",
+    "load_pools",
+    "pool_for",
+    "render",
+    "seen_instruction",
+    "training_instruction",
+    "unseen_instruction",
+]

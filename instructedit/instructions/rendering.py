@@ -1,0 +1,64 @@
+"""The instruction text put in front of an input, and which description of a pool a record gets.
+
+Knows nothing about where it is put: records choose the inputs that take one, collation joins the texts.
+"""
+
+import re
+from collections.abc import Mapping
+
+from instructedit.errors import InputError
+from instructedit.instructions.pools import InstructionPool
+from instructedit.records import EditRequest
+from instructedit.tasks.choice import stable_hash
+
+PLACEHOLDER = re.compile(r"\[([A-Z][A-Z_]*)\]")
+
+
+def render(pool: InstructionPool, description: str, slots: Mapping[str, str]) -> str:
+    r"""Fill a description's placeholders and frame it; the prompt follows directly.
+
+    >>> from instructedit.instructions.pools import load_pools
+    >>> pool = load_pools()["convsent"]
+    >>> render(pool, "Be [LABEL] about [TOPIC].", {"LABEL": "positive", "TOPIC": "tea"})
+    'Task: Conversational sentiment\nDescription: Be positive about tea.\nInput: '
+
+    Raises:
+        InputError: a placeholder has no slot, or an empty one.
+    """
+
+    # One pass over the description, so that brackets inside a slot's value are left as they are.
+    def fill(match: re.Match[str]) -> str:
+        value = slots.get(match[1], "")
+        if not value:
+            raise InputError(
+                f"An instruction of task {pool.task!r} needs a value for [{match[1]}]; the record has "
+                f"{', '.join(sorted(slots)) or 'none'}. Add that slot or drop the placeholder."
+            )
+        return value
+
+    return f"Task: {pool.label}\nDescription: {PLACEHOLDER.sub(fill, description)}\nInput: "
+
+
+def seen_instruction(pool: InstructionPool, request: EditRequest) -> str:
+    """Return the trained-on instruction a record is evaluated with: always the same one for the same id."""
+    return _rendered(pool, request, stable_hash("seen", request.id))
+
+
+def unseen_instruction(pool: InstructionPool, request: EditRequest) -> str:
+    """Return the instruction that training never shows."""
+    return render(pool, pool.unseen, request.slots)
+
+
+def training_instruction(pool: InstructionPool, request: EditRequest, draw: int) -> str:
+    """Return the instruction of one training draw of a record; another draw may bring another description.
+
+    Args:
+        pool: the task's pool.
+        request: the record's request; its id and slots are used.
+        draw: any integer, usually `Draw.seed` of the sampler.
+    """
+    return _rendered(pool, request, stable_hash("training", request.id, str(draw)))
+
+
+def _rendered(pool: InstructionPool, request: EditRequest, number: int) -> str:
+    return render(pool, pool.seen[number % len(pool.seen)], request.slots)
