@@ -1,0 +1,152 @@
+"""Loading: a Hub id, a local folder or an alias becomes a folder of files, and that becomes a Base.
+
+Knows nothing about edits. No code that comes with a model is ever run, and only safetensors
+weights are read.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from instructedit.base import smollm2
+from instructedit.base.fingerprint import fingerprint_of_files
+from instructedit.base.model import Base
+from instructedit.errors import InputError, unknown
+
+ALIASES = {smollm2.ALIAS: smollm2.converted_folder}
+"""Names for bases that come from elsewhere than the Hub; each makes its folder when called."""
+
+_WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
+_TOKENIZER = ["config.json", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
+
+
+def load_base(name_or_path: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Base:
+    """Load a base: frozen, in ``eval()``, in the dtype and on the device asked for.
+
+    Args:
+        name_or_path: a Hub id such as ``"gpt2-xl"``, a folder, or an alias such as ``"smollm2-135m"``.
+        dtype: dtype of the weights in memory; the fingerprint does not depend on it.
+        device: where the weights go.
+
+    Raises:
+        InputError: when nothing is found under the name, it cannot be read, weights are missing, or
+            its architecture is not supported.
+    """
+    folder = _folder(name_or_path, [*_TOKENIZER, *_WEIGHTS])
+    files = _weight_files(name_or_path, folder)
+    config = _config(name_or_path, folder)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"Cannot load base {name_or_path!r} from {folder}: {_first_line(error)}") from error
+    # transformers fills what a checkpoint lacks with random numbers and only warns.
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise InputError(
+            f"Base {name_or_path!r} lacks {len(missing)} weights of a {type(model).__name__}, the first is "
+            f"{missing[0]!r}. Use a complete checkpoint."
+        )
+    tokenizer = _tokenizer(name_or_path, folder)
+    return Base(model.to(device), tokenizer, name_or_path, lambda: fingerprint_of_files(config, files))
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """Load a base's fast tokenizer alone; from the Hub, without its weights.
+
+    Raises:
+        InputError: as ``load_base``, and where the tokenizer is not a fast one.
+    """
+    return _tokenizer(name_or_path, _folder(name_or_path, _TOKENIZER))
+
+
+def _folder(name: str, wanted: list[str]) -> Path:
+    """Find the folder that holds a base's files, fetching or making it where need be."""
+    if name in ALIASES:
+        return ALIASES[name]()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.startswith((".", "~", "/")) or name.count("/") > 1:
+        raise InputError(f"Base folder {name!r} does not exist. Give a folder with config.json and model.safetensors.")
+    return _from_hub(name, wanted)
+
+
+def _from_hub(name: str, wanted: list[str]) -> Path:
+    advice = f"Give a Hub id, a local folder, or one of: {', '.join(ALIASES)}."
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except GatedRepoError as error:
+        raise InputError(
+            f"Base {name!r} is gated on the Hub: ask for access on its page, then log in with `hf auth login`."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise unknown("base", name, ALIASES, f"There is no such folder and no such Hub model. {advice}") from error
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"Base {name!r} is no folder, is not in the local Hub cache, and the Hub cannot be reached. {advice}"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise InputError(f"Cannot fetch base {name!r} from the Hub: {_first_line(error)} {advice}") from error
+
+
+def _weight_files(name: str, folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InputError(f"Base {name!r}: {index} is malformed: {error}. Use a complete checkpoint.") from error
+    else:
+        names = ["model.safetensors"]
+    files = [folder / file for file in names]
+    for file in files:
+        if not file.is_file():
+            raise InputError(
+                f"Base {name!r} has no {file.name} in {folder}. Only safetensors weights are read: convert the "
+                f"checkpoint with save_pretrained(safe_serialization=True)."
+            )
+    return files
+
+
+def _config(name: str, folder: Path) -> PretrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"Base {name!r} has no usable config.json in {folder}: {_first_line(error)}") from error
+    assert isinstance(config, PretrainedConfig)
+    return config
+
+
+def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise InputError(f"Base {name!r} has no usable tokenizer in {folder}: {_first_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise InputError(f"The tokenizer of base {name!r} is not a fast one. Add its tokenizer.json to {folder}.")
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    # Prompts longer than the context are refused by our own check, with the record's name.
+    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
+    return tokenizer
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,100 @@
+"""Base: a frozen language model with its tokenizer, family, splits and fingerprint.
+
+Knows nothing about edits, tasks or where a model's files come from (``loading`` does).
+"""
+
+import types
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from instructedit.base.adaptors import Adaptor, adaptor_for
+from instructedit.base.fingerprint import fingerprint_of_model
+from instructedit.base.split import Split
+
+
+class Base:
+    """A frozen base model; build one with ``load_base`` or ``Base.from_model``.
+
+    Attributes:
+        name: what it was loaded as: a Hub id, a folder, an alias.
+        model: the causal language model, in ``eval()``, without gradients.
+        tokenizer: its fast tokenizer.
+        adaptor: its family.
+        n_blocks: number of blocks.
+        d_model: width of the hidden states.
+        max_tokens: length of the context in tokens.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        fingerprint: Callable[[], str],
+    ) -> None:
+        self.name = name
+        self.model = _frozen(model)
+        self.tokenizer = tokenizer
+        self.adaptor: Adaptor = adaptor_for(model)
+        self.n_blocks = len(self.adaptor.blocks_of(model))
+        self.d_model = int(model.config.hidden_size)
+        self.max_tokens = int(model.config.max_position_embeddings)
+        self._fingerprint = fingerprint
+        self._splits: dict[int, Split] = {}
+
+    @classmethod
+    def from_model(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "memory") -> "Base":
+        """Wrap a model that is in memory; freezes it in place.
+
+        Raises:
+            InputError: when the model's architecture is not supported.
+        """
+        return cls(model, tokenizer, name, lambda: fingerprint_of_model(model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model's parameters."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over what the config says about the computation and over all weights, as 64 hex digits.
+
+        Taken from the checkpoint's own tensors, so it does not depend on the dtype or device loaded to.
+        """
+        return self._fingerprint()
+
+    def split(self, first_block: int) -> Split:
+        """Return the trunk / tail split before a block; the same object each time.
+
+        Raises:
+            InputError: when the block does not exist.
+        """
+        if first_block not in self._splits:
+            self._splits[first_block] = Split(self.model, self.adaptor, first_block)
+        return self._splits[first_block]
+
+
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
+    """Put a model into ``eval()`` for good and switch off its gradients.
+
+    A trainer calls ``train()`` on everything it holds; a base that follows would drop out at random
+    and no longer compute what it computed alone, without an error. So it does not follow.
+    """
+    model.eval().requires_grad_(False)
+    for module in model.modules():
+        module.__dict__["train"] = types.MethodType(_stay_in_eval, module)
+    return model
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module

