@@ -1,0 +1,195 @@
+"""From drawn examples to a batch of rows: which texts one step trains on, and as what.
+
+Every choice (instruction, rephrase, locality input) derives from a draw's seed, so that a step's
+batch is the same on any number of ranks and after any restart. Knows examples, pools and a
+tokenizer; it never sees a model. Batches may mix tasks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from instructedit.data.paraphrase import question_of, rewordings
+from instructedit.data.rows import Rows
+from instructedit.data.samplers import Draw
+from instructedit.data.tokenise import TokenisedText, tokenise
+from instructedit.errors import InputError
+from instructedit.instructions.pools import InstructionPool, pool_for
+from instructedit.instructions.rendering import training_instruction
+from instructedit.records import EditExample
+from instructedit.tasks.choice import stable_fraction, stable_hash
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of b requests in their roles; ``Rows.request`` counts from 0 to b - 1.
+
+    Args:
+        inner: the edit inputs the inner gradient is taken on, with each wanted target.
+        edit: what the edit loss is taken on: the edit inputs again, then their rephrases.
+        is_prompt: for each row of ``edit`` whether it is an edit input rather than a rephrase.
+        avoid: texts to make less likely.
+        locality: inputs whose answers must stay.
+        tasks: each request's task.
+        record_ids: each request's id.
+    """
+
+    inner: Rows
+    edit: Rows
+    is_prompt: tuple[bool, ...]
+    avoid: Rows
+    locality: Rows
+    tasks: tuple[str, ...]
+    record_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+@dataclass(frozen=True)
+class TrainingMix:
+    """How many rows of each kind one request brings into a step.
+
+    Args:
+        rephrases: rephrases in the edit loss, the record's own where it has some.
+        locality: locality inputs; the first is the record's own where it has one, the others are
+            other records' prompts.
+        avoid: texts in the unlikelihood term, where the request has any.
+        reworded: share of draws, between 0 and 1, whose edit input is itself a rewording, so that
+            an editor sees questions although the training prompts are mostly unfinished sentences.
+    """
+
+    rephrases: int = 1
+    locality: int = 2
+    avoid: int = 1
+    reworded: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.locality < 1:
+            raise InputError(f"Training needs at least 1 locality input per request; found {self.locality}.")
+        if not 0 <= self.reworded <= 1:
+            raise InputError(f"reworded is a share between 0 and 1; found {self.reworded}.")
+
+
+class Collator:
+    """Turns draws into a ``Batch``.
+
+    Args:
+        tokenizer: the base's tokenizer.
+        max_tokens: the base's context length.
+        examples: the training examples of every task.
+        pools: the instruction pools; None trains without instructions (MEND).
+        mix: how many rows of each kind.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int,
+        examples: Mapping[str, Sequence[EditExample]],
+        pools: Mapping[str, InstructionPool] | None,
+        mix: TrainingMix = TrainingMix(),  # noqa: B008 - frozen
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.examples = examples
+        self.pools = pools
+        self.mix = mix
+        self._tasks = sorted(task for task in examples if examples[task])
+
+    def __call__(self, draws: Sequence[Draw]) -> Batch:
+        """Build the batch of a list of draws.
+
+        Raises:
+            InputError: a text is longer than the context, an instruction's slot is missing.
+        """
+        edit: list[tuple[int, TokenisedText]] = []
+        rephrase: list[tuple[int, TokenisedText]] = []
+        avoid: list[tuple[int, TokenisedText]] = []
+        locality: list[tuple[int, TokenisedText]] = []
+        examples = []
+        for index, draw in enumerate(draws):
+            example = self._example(draw)
+            examples.append(example)
+            request = example.request
+            prompt = self._prompt(example, draw.seed)
+            text = request.instruction + prompt
+            edit += [(index, self._tokens(text, target)) for target in request.targets]
+            rephrase += [(index, self._tokens(*pair)) for pair in self._rephrases(example, prompt, draw.seed)]
+            avoid += [(index, self._tokens(text, other)) for other in self._avoided(example, draw.seed)]
+            locality += [(index, self._tokens(*pair)) for pair in self._kept(example, draw)]
+        inner = Rows.of(edit)
+        return Batch(
+            inner=inner,
+            edit=inner + Rows.of(rephrase),
+            is_prompt=(True,) * len(edit) + (False,) * len(rephrase),
+            avoid=Rows.of(avoid),
+            locality=Rows.of(locality),
+            tasks=tuple(example.request.task for example in examples),
+            record_ids=tuple(example.request.id for example in examples),
+        )
+
+    def _tokens(self, text: str, target: str) -> TokenisedText:
+        return tokenise(self.tokenizer, text, target, self.max_tokens)
+
+    def _example(self, draw: Draw) -> EditExample:
+        example = self.examples[draw.task][draw.index]
+        if self.pools is None:
+            return example
+        pool = pool_for(self.pools, draw.task)
+        return example.instructed(training_instruction(pool, example.request, draw.seed))
+
+    def _prompt(self, example: EditExample, seed: int) -> str:
+        request = example.request
+        made = () if request.avoid else rewordings(request.prompt, request.subject)
+        if not made or _fraction(seed, "reworded") >= self.mix.reworded:
+            return request.prompt
+        return made[_pick(seed, "prompt", len(made))]
+
+    def _rephrases(self, example: EditExample, prompt: str, seed: int) -> Iterator[tuple[str, str]]:
+        """Yield (text, target): the record's own rephrases first, then rewordings of its prompt."""
+        request = example.request
+        own = [(probe.prompt, probe.target) for probe in example.of_kind("rephrase")]
+        made = [] if request.avoid else [(text, request.target) for text in rewordings(request.prompt, request.subject)]
+        if prompt != request.prompt:
+            made.append((request.prompt, request.target))
+        for source in (_shuffled(own, seed, "own") + _shuffled(made, seed, "made"))[: self.mix.rephrases]:
+            yield request.instruction + source[0], source[1]
+
+    def _avoided(self, example: EditExample, seed: int) -> list[str]:
+        return _shuffled(list(example.request.avoid), seed, "avoid")[: self.mix.avoid]
+
+    def _kept(self, example: EditExample, draw: Draw) -> Iterator[tuple[str, str]]:
+        """Yield locality inputs, never with an instruction: one of the record's own, then other records'."""
+        own = _shuffled([(p.prompt, p.target) for p in example.of_kind("locality")], draw.seed, "locality")
+        yield from own[:1]
+        for place in range(len(own[:1]), self.mix.locality):
+            yield self._other(example, draw.seed, place)
+
+    def _other(self, example: EditExample, seed: int, place: int) -> tuple[str, str]:
+        """Choose another record's prompt, of any task, with the answer it had before where that is known."""
+        for attempt in range(20):
+            salt = f"other {place} {attempt}"
+            task = self._tasks[_pick(seed, salt + " task", len(self._tasks))]
+            other = self.examples[task][_pick(seed, salt, len(self.examples[task]))].request
+            if other.subject != example.request.subject and other.prompt != example.request.prompt:
+                question = question_of(other.prompt) if _fraction(seed, salt + " form") < 0.5 else None
+                return question or other.prompt, other.old_answer or other.target
+        raise InputError("No record about another subject was found for locality: a task needs more than one subject.")
+
+
+def _pick(seed: int, what: str, n: int) -> int:
+    return stable_hash(str(seed), what) % n
+
+
+def _fraction(seed: int, what: str) -> float:
+    return stable_fraction(str(seed), what)
+
+
+def _shuffled(items: Sequence[T], seed: int, what: str) -> list[T]:
+    order = sorted(range(len(items)), key=lambda index: stable_hash(str(seed), what, str(index)))
+    return [items[index] for index in order]

@@ -1,0 +1,1 @@
+"""The hypernetwork: blocks, running moments and the MEND editor built of them."""

@@ -1,0 +1,83 @@
+"""Running mean and variance of the vectors a hypernetwork reads, saved and merged exactly.
+
+Step k standardises with what steps before k saw; the step's own tokens are summed over
+micro-batches and ranks and merged once, at the optimiser step. So nothing in a batch depends on
+its neighbours, and a resumed run goes on as if it had not stopped. Knows vectors only.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TokenSums:
+    """Sums over tokens of vectors z, shifted by the running mean: what ranks add up.
+
+    Shapes: count (1,) int64, first (d,) = sum of (z - mean), second (d,) = sum of (z - mean)^2.
+    """
+
+    count: Tensor
+    first: Tensor
+    second: Tensor
+
+    def __add__(self, other: "TokenSums") -> "TokenSums":
+        """Add the sums of two parts of a batch taken under the same running mean."""
+        return TokenSums(self.count + other.count, self.first + other.first, self.second + other.second)
+
+
+class RunningMoments(nn.Module):
+    """Count, mean and summed squared deviation per element, all of them buffers.
+
+    The update is Chan, Golub and LeVeque's parallel formula, vectorised over elements. The count is
+    an integer: in fp32 it would stop growing after 16 million tokens.
+
+    Args:
+        width: d, the length of the vectors.
+        floor: the smallest standard deviation used, as a share of the mean one; an element that
+            never varied would otherwise be divided by zero.
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    def __init__(self, width: int, floor: float = 1e-3) -> None:
+        super().__init__()
+        self.floor = floor
+        self.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("m2", torch.zeros(width))
+
+    @property
+    def started(self) -> bool:
+        """Whether two tokens or more have been seen; before that nothing can be standardised."""
+        return int(self.count) > 1
+
+    def std(self) -> Tensor:
+        """Return the standard deviation per element (d,), floored."""
+        std = (self.m2 / (self.count - 1).clamp_min(1)).sqrt()
+        return std.clamp_min(self.floor * float(std.mean()) + 1e-30)
+
+    def standardise(self, z: Tensor) -> Tensor:
+        """Return (z - mean) / std for z (k, d)."""
+        return (z - self.mean) / self.std()
+
+    @torch.no_grad()
+    def sums(self, z: Tensor) -> TokenSums:
+        """Sum up the vectors z (k, d), shifted by the running mean so that no digits are lost."""
+        shifted = z - self.mean
+        count = torch.tensor([len(z)], dtype=torch.int64, device=z.device)
+        return TokenSums(count, shifted.sum(0), shifted.square().sum(0))
+
+    @torch.no_grad()
+    def merge(self, sums: TokenSums) -> None:
+        """Merge the sums of one optimiser step; they must have been taken under the present mean."""
+        if int(sums.count) == 0:
+            return
+        total = self.count + sums.count
+        offset = sums.first / sums.count
+        self.m2 += sums.second - offset * sums.first + offset.square() * (self.count * sums.count / total)
+        self.mean += offset * (sums.count / total)
+        self.count.copy_(total)

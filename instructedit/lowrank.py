@@ -1,0 +1,108 @@
+"""Low-rank updates and the context in which a base computes with them.
+
+An update never touches a weight: inside ``applied`` a site returns y + (x u^T) v. One hook serves
+``Linear`` and ``Conv1D`` alike, because it acts on inputs and outputs; orientation matters in
+``materialise`` alone. Knows nothing about how an update was made.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import LongTensor, Tensor, nn
+
+from instructedit.gradients import frobenius
+from instructedit.hooks import replace
+
+
+@dataclass(frozen=True)
+class LowRankUpdate:
+    """The change of one site for each of b requests: dW = sum_r u_r^T v_r for y = x W.
+
+    Shapes: u (b, r, d_in), v (b, r, d_out).
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __post_init__(self) -> None:
+        if self.u.ndim != 3 or self.v.ndim != 3 or self.u.shape[:2] != self.v.shape[:2]:
+            raise ValueError(
+                f"A low-rank update needs u (b, r, d_in) and v (b, r, d_out) with the same b and r; "
+                f"found u {tuple(self.u.shape)} and v {tuple(self.v.shape)}."
+            )
+
+    @property
+    def n_requests(self) -> int:
+        """How many requests the update holds."""
+        return self.u.shape[0]
+
+    def for_rows(self, rows: LongTensor) -> "LowRankUpdate":
+        """Repeat the requests' changes so that entry n is the change row n of a batch sees."""
+        return LowRankUpdate(self.u[rows], self.v[rows])
+
+    def merged(self) -> "LowRankUpdate":
+        """Add all requests' changes into one: (1, b * r, ...)."""
+        return LowRankUpdate(self.u.flatten(0, 1).unsqueeze(0), self.v.flatten(0, 1).unsqueeze(0))
+
+    def norms(self) -> Tensor:
+        """Return the Frobenius norm of each request's change: (b,)."""
+        return frobenius(self.u, self.v)
+
+    def materialise(self) -> Tensor:
+        """Form the dense changes (b, d_in, d_out), as y = x W has them.
+
+        A ``Linear`` stores its weight transposed, a ``Conv1D`` does not: see ``weight_change``.
+        """
+        return self.u.transpose(1, 2) @ self.v
+
+    def apply(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return y + (x u^T) v for x (n, t, d_in), y (n, t, d_out); n must be b unless b is 1.
+
+        The products run in x's dtype: under a bf16 base the fp32 factors are rounded once, here.
+        """
+        u, v = self.u.to(x.dtype), self.v.to(x.dtype)
+        return y + (x @ u.transpose(1, 2)) @ v
+
+
+def concatenate(updates: Sequence[LowRankUpdate]) -> LowRankUpdate:
+    """Put updates of different requests behind one another along b, padding ranks with zeros."""
+    rank = max(update.u.shape[1] for update in updates)
+
+    def padded(part: Tensor) -> Tensor:
+        return nn.functional.pad(part, (0, 0, 0, rank - part.shape[1]))
+
+    return LowRankUpdate(
+        torch.cat([padded(update.u) for update in updates]), torch.cat([padded(update.v) for update in updates])
+    )
+
+
+def weight_change(update: LowRankUpdate, module: nn.Module) -> Tensor:
+    """Form the change of one module's ``weight`` in the orientation it is stored in, all requests summed.
+
+    Args:
+        update: the site's update.
+        module: a ``Linear`` (weight (d_out, d_in)) or a ``Conv1D`` (weight (d_in, d_out)).
+    """
+    change = update.merged().materialise()[0]
+    return change.T if isinstance(module, nn.Linear) else change
+
+
+@contextmanager
+def applied(model: nn.Module, updates: Mapping[str, LowRankUpdate], rows: LongTensor | None = None) -> Iterator[None]:
+    """Inside the block each site of ``updates`` computes y + (x u^T) v; no weight is touched.
+
+    Args:
+        model: the base's model; site names are relative to it.
+        updates: per site name the requests' changes.
+        rows: (n,), which request's change each of the n rows of the coming batches sees; None lets
+            every row see all changes at once.
+    """
+
+    def function_for(update: LowRankUpdate) -> Callable[[Tensor, Tensor], Tensor]:
+        chosen = update.merged() if rows is None else update.for_rows(rows)
+        return chosen.apply
+
+    with replace(model, {name: function_for(update) for name, update in updates.items()}):
+        yield

@@ -1,0 +1,197 @@
+"""One whole step of meta-training without an optimiser: ``meta_loss``, and the pass that starts it.
+
+The order is DESIGN.md's: trunk, inner gradients, hypernetwork, outer pass, loss. Everything is per
+request; whoever calls divides by the global number of requests, so neither micro-batches nor
+ranks change the mathematics. Works in a bare loop; knows nothing about trainers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instructedit.base.model import Base
+from instructedit.base.split import Split
+from instructedit.base.store import TrunkStore
+from instructedit.data.collate import Batch
+from instructedit.data.rows import Rows, mean_by, pad_states
+from instructedit.gradients import EditGradients, inner_gradients
+from instructedit.hypernet.editor import HyperEditor
+from instructedit.hypernet.moments import TokenSums
+from instructedit.losses import token_kl, token_nll, token_unlikelihood
+from instructedit.lowrank import LowRankUpdate, applied
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss: c_edit * (edit + unlikelihood) + c_loc * locality.
+
+    Args:
+        edit: the paper's 0.1.
+        locality: the paper's 1.0.
+        unlikelihood: how much the unlikelihood of unwanted texts counts beside the edit loss.
+    """
+
+    edit: float = 0.1
+    locality: float = 1.0
+    unlikelihood: float = 1.0
+
+
+@dataclass(frozen=True)
+class MetaLoss:
+    """What one step measured, request by request; all (b,) and detached but ``loss``.
+
+    Args:
+        loss: sum over the requests; divide it by the global number of requests.
+        edit: mean NLL of the wanted tokens, over the edit prompt and its rephrases.
+        unlikelihood: mean -log(1 - p) of the unwanted tokens, 0 where a request has none.
+        locality: mean KL(base || edited) at the locality targets.
+        reliability: share of the edit prompt's target tokens that are the argmax after the edit.
+        kept: share of locality target positions whose argmax did not change.
+        update_norm: Frobenius norm of the whole update, over all sites.
+        sums: what the moments are to learn at the optimiser step; pass it to ``editor.merge``.
+        n_tokens: tokens of all rows, padding not counted.
+    """
+
+    loss: Tensor
+    edit: Tensor
+    unlikelihood: Tensor
+    locality: Tensor
+    reliability: Tensor
+    kept: Tensor
+    update_norm: Tensor
+    sums: list[TokenSums]
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A base split at its first edited block, with a store for the states that enter the tail."""
+
+    base: Base
+    split: Split
+    store: TrunkStore
+
+    @classmethod
+    def of(cls, base: Base, first_block: int, store: TrunkStore | None = None) -> "Stage":
+        """Split a base; without a store of the caller's own, states are kept in memory."""
+        split = base.split(first_block)
+        return cls(base, split, store or TrunkStore(split, base.fingerprint))
+
+    def hidden(self, rows: Rows) -> Tensor:
+        """Return the states (n, t, d) entering the tail, each distinct input computed or read once."""
+        return pad_states(self.store.states(rows.ids), self.base.device, self.base.dtype)
+
+
+def request_gradients(editor: HyperEditor, stage: Stage, inner: Rows, n_requests: int) -> dict[str, EditGradients]:
+    """Run trunk and inner pass for the edit inputs and return every site's factors."""
+    hidden = stage.hidden(inner)
+    return inner_gradients(stage.base, stage.split, editor.sites, hidden, inner, n_requests)[0]
+
+
+def meta_loss(editor: HyperEditor, stage: Stage, batch: Batch, weights: LossWeights) -> MetaLoss:
+    """Edit every request of a batch, each by itself, and measure what the edits did.
+
+    Args:
+        editor: the hypernetwork; its moments must have been started.
+        stage: the frozen base, split below the first edited block.
+        batch: b requests with their outer rows; tasks may be mixed.
+        weights: the weights of the terms.
+
+    Returns:
+        The loss, ready for ``backward`` into the editor alone, and its parts.
+    """
+    n = len(batch.tasks)
+    gradients = request_gradients(editor, stage, batch.inner, n)
+    sums = editor.sums(gradients)
+    updates = editor(gradients)
+    outer = batch.edit + batch.avoid
+    logits = edited_logits(stage, updates, outer)
+    targets = outer.targets(logits.device)
+    row_request = outer.request_index(logits.device)
+    is_edit = targets.row < len(batch.edit)
+    nll = token_nll(logits[is_edit], targets.label[is_edit])
+    edit = _by_request(nll, targets.row[is_edit], row_request, n)
+    dislike = token_unlikelihood(logits[~is_edit], targets.label[~is_edit])
+    unlikelihood = _by_request(dislike, targets.row[~is_edit], row_request, n)
+
+    local = batch.locality.targets(logits.device)
+    local_request = batch.locality.request_index(logits.device)
+    with torch.no_grad():
+        local_hidden = stage.hidden(batch.locality)
+        before = stage.split.logits(local.select(stage.split.tail(local_hidden)))
+    after = edited_logits(stage, updates, batch.locality, local_hidden)
+    kl = _by_request(token_kl(before, after), local.row, local_request, n)
+    loss = weights.edit * (edit + weights.unlikelihood * unlikelihood) + weights.locality * kl
+
+    with torch.no_grad():
+        asked = is_edit & torch.tensor([*batch.is_prompt, *[False] * len(batch.avoid)], device=logits.device)[targets.row]
+        right = (logits[asked].argmax(-1) == targets.label[asked]).float()
+        same = (before.argmax(-1) == after.argmax(-1)).float()
+        norm = torch.stack([update.norms() for update in updates.values()]).square().sum(0).sqrt()
+        return MetaLoss(
+            loss=loss.sum(),
+            edit=edit.detach(),
+            unlikelihood=unlikelihood.detach(),
+            locality=kl.detach(),
+            reliability=_by_request(right, targets.row[asked], row_request, n),
+            kept=_by_request(same, local.row, local_request, n),
+            update_norm=norm,
+            sums=sums,
+            n_tokens=batch.inner.n_tokens + outer.n_tokens + batch.locality.n_tokens,
+        )
+
+
+def edited_logits(
+    stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, hidden: Tensor | None = None
+) -> Tensor:
+    """Return the logits (m, vocabulary) that predict the rows' target tokens, each row under its request's edit."""
+    hidden = stage.hidden(rows) if hidden is None else hidden
+    with applied(stage.base.model, updates, rows.request_index(hidden.device)):
+        states = stage.split.tail(hidden)
+    return stage.split.logits(rows.targets(hidden.device).select(states))
+
+
+@torch.no_grad()
+def warm_up(editor: HyperEditor, stage: Stage, batches: Sequence[Batch]) -> None:
+    """Start the editor's moments from the gradients of a few batches, and calibrate its alphas.
+
+    Scaling gradients to one norm changes the size of an editor's first updates. So that
+    ``direction="site"`` and ``"none"`` start level, each site's alpha is multiplied by the ratio of
+    the mean update norms the two give on these batches before any training.
+
+    Args:
+        editor: a new editor; one whose moments have started is left alone.
+        stage: the split base.
+        batches: batches of training data, the first few steps' for instance.
+    """
+    if editor.started:
+        return
+    collected = [request_gradients(editor, stage, batch.inner, len(batch.tasks)) for batch in batches]
+    _start(editor, collected)
+    if editor.config.direction == "none":
+        return
+    plain = HyperEditor(editor.sites, type(editor.config)(rank=1, alpha_init=editor.config.alpha_init))
+    plain.to(editor.alpha.device)
+    _start(plain, collected)
+    ratios = _first_norms(plain, collected) / _first_norms(editor, collected).clamp_min(1e-30)
+    editor.rescale_alphas(ratios)
+
+
+def _start(editor: HyperEditor, collected: Sequence[dict[str, EditGradients]]) -> None:
+    for gradients in collected:
+        editor.merge(editor.sums(gradients))
+
+
+def _first_norms(editor: HyperEditor, collected: Sequence[dict[str, EditGradients]]) -> Tensor:
+    """Mean norm (n_sites,) of the updates over all requests."""
+    norms = [torch.stack([update.norms() for update in editor(g).values()]) for g in collected]
+    return torch.cat(norms, 1).mean(1)
+
+
+def _by_request(values: Tensor, row: Tensor, row_request: Tensor, n_requests: int) -> Tensor:
+    """Average token values within rows, then rows within requests: (n_requests,), 0 where there is no row."""
+    per_row = mean_by(values, row, len(row_request))
+    rows = row.unique()  # only the rows that have values take part
+    return mean_by(per_row[rows], row_request[rows], n_requests)
