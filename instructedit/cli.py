@@ -155,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     try:
         run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except (InputError, ArgumentError) as error:
         if os.environ.get("INSTRUCTEDIT_DEBUG", "") not in ("", "0"):
             traceback.print_exc()

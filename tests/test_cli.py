@@ -1,0 +1,170 @@
+"""The command table, the exit statuses and the single line an input error takes."""
+
+import ast
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from instructedit import __version__, cli
+from instructedit.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+def greet(name: str, times: int = 1) -> None:
+    """Say hello a number of times.
+
+    Args:
+        name: whom to greet.
+        times: how often.
+    """
+    if times < 1:
+        raise InputError(f"times is {times}.\n Set it to 1 or more.")
+    print("hello " * times + name)
+
+
+def interrupted(argv: list[str]) -> None:
+    raise KeyboardInterrupt
+
+
+def broken(argv: list[str]) -> None:
+    raise RuntimeError("a fault of ours")
+
+
+def echo(argv: list[str]) -> None:
+    print(argv)
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("commands_for_the_test")
+    vars(module).update(greet=greet, interrupted=interrupted, broken=broken, echo=echo)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for function, takes in ((greet, "flags"), (interrupted, "argv"), (broken, "argv"), (echo, "argv")):
+        command = cli.Command(f"{module.__name__}:{function.__name__}", "A command of the test.", takes)
+        monkeypatch.setitem(cli.COMMANDS, function.__name__, command)
+    monkeypatch.delenv("INSTRUCTEDIT_DEBUG", raising=False)
+
+
+def status(*argv: str) -> int | str | None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    return stop.value.code
+
+
+def test_help_has_one_line_per_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("--help") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [words[0] for words in lines] == list(cli.COMMANDS)
+    assert all(len(words) > 2 for words in lines)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("--version") == 0
+    assert capsys.readouterr().out == f"instructedit {__version__}\n"
+
+
+def test_flags_and_help_come_from_the_function(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("greet", "--name", "Ada", "--times", "2") == 0
+    assert capsys.readouterr().out == "hello hello Ada\n"
+    assert status("greet", "--help") == 0
+    text = capsys.readouterr().out
+    assert "usage: instructedit greet" in text and "Say hello" in text and "whom to greet" in text
+
+
+def test_an_argv_command_gets_its_arguments_untouched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("echo", "--config", "a.yaml", "--help") == 0
+    assert capsys.readouterr().out == "['--config', 'a.yaml', '--help']\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ((), "--help"),
+        (("gret",), "'greet'"),
+        (("--hlep",), "'--hlep'"),
+        (("greet",), "name"),
+        (("greet", "--name", "Ada", "--tims", "2"), "tims"),
+        (("greet", "--name", "Ada", "--times", "two"), "two"),
+        (("greet", "--name", "Ada", "--times", "0"), "Set it to 1 or more"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    argv: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(*argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and named in err
+
+
+def test_debug_shows_the_traceback_of_an_input_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTRUCTEDIT_DEBUG", "1")
+    assert status("greet", "--name", "Ada", "--times", "0") == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.splitlines()[-1].startswith("error: ")
+
+
+def test_an_interrupt_is_status_130() -> None:
+    assert status("interrupted") == 130
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        cli.main(["broken"])
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.setitem(cli.COMMANDS, "glue", cli.Command("lightning:Trainer", "Needs an extra.", "argv"))
+    assert status("glue") == 2
+    assert "instructedit[train]" in capsys.readouterr().err
+
+
+def test_a_missing_module_of_no_extra_stays_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "gone", cli.Command("instructedit.no_such_module:run", "Not there.", "argv"))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["gone"])
+
+
+@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test"])
+def test_every_listed_command_exists(name: str) -> None:
+    module, _, function = cli.COMMANDS[name].target.partition(":")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    assert path.is_file(), f"{name}: {path} is missing"
+    assert any(isinstance(node, ast.FunctionDef) and node.name == function for node in ast.parse(path.read_text()).body)
+
+
+def test_the_commands_are_pinned() -> None:
+    ours = {name for name, command in cli.COMMANDS.items() if "commands_for_the_test" not in command.target}
+    assert ours == {"prepare", "fit", "validate", "test"}
+
+
+def test_help_answers_in_under_a_second() -> None:
+    # Processor time of the fastest of three: a busy machine stretches the clock, not what the command does.
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, "-m", "instructedit", "--help"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 1.0
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "instructedit", "--help"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert done.stderr == b""
