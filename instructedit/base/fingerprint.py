@@ -89,7 +89,8 @@ def _combine(config: PretrainedConfig, hashes: dict[str, str]) -> str:
 def _hash_tensor(tensor: Tensor) -> str:
     values = tensor.detach().cpu().contiguous()
     dtype = _DTYPES.get(values.dtype, str(values.dtype))
-    return _hash(dtype, values.shape, memoryview(values.reshape(-1).view(torch.uint8).numpy()))
+    content = values.reshape(-1).view(torch.uint8).numpy()
+    return _hash(dtype, values.shape, content.data)
 
 
 def _hash_file(file: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ weights are read.
 """
 
 import json
-import logging
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from instructedit.base import smollm2
 from instructedit.base.fingerprint import fingerprint_of_files
 from instructedit.base.model import Base
+from instructedit.base.progress import quiet_progress
 from instructedit.errors import InputError, unknown
 
 ALIASES = {smollm2.ALIAS: smollm2.converted_folder}
@@ -47,14 +47,15 @@ def load_base(name_or_path: str, dtype: torch.dtype = torch.float32, device: str
     files = _weight_files(name_or_path, folder)
     config = _config(name_or_path, folder)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with quiet_progress():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"Cannot load base {name_or_path!r} from {folder}: {_first_line(error)}") from error
     # transformers fills what a checkpoint lacks with random numbers and only warns.
@@ -143,8 +144,6 @@ def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise InputError(f"The tokenizer of base {name!r} is not a fast one. Add its tokenizer.json to {folder}.")
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    # Prompts longer than the context are refused by our own check, with the record's name.
-    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
     return tokenizer
 
 

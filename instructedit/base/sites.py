@@ -56,10 +56,7 @@ def find_sites(base: "Base", spec: SiteSpec) -> tuple[Site, ...]:
         InputError: for a block, matrix or site that does not exist, or an empty choice; the message
             names what exists.
     """
-    if spec.names is not None:
-        chosen = _by_name(base, spec.names)
-    else:
-        chosen = _by_block(base, spec)
+    chosen = _by_name(base, spec.names) if spec.names is not None else _by_block(base, spec)
     if not chosen:
         raise InputError("No site was chosen: the list of names or matrices is empty. Name at least one.")
     order = {(block, path): rank for block in range(base.n_blocks) for rank, path in enumerate(_linear(base, block))}

