@@ -49,30 +49,31 @@ class SourceFile:
     required: bool = True
 
     def find(self, source: Path) -> Path | None:
-        """Return the path of the first candidate that exists below ``source``, or None."""
+        """Return the first candidate below ``source`` or ``source/benchmark`` (the Hub's level), or None."""
         for candidate in self.candidates:
-            if (source / candidate).is_file():
-                return source / candidate
+            for path in (source / candidate, source / "benchmark" / candidate):
+                if path.is_file():
+                    return path
         return None
 
 
 class Task(Protocol):
-    """A named source of editing examples.
-
-    Attributes:
-        name: what ``--tasks`` calls it and what its prepared folder is called.
-        family: the kind of edits it holds (recent, counterfact, convsent, zsre, jsonl); it selects the metrics.
-        licence: the licence of the texts, for the data card.
-    """
+    """A named source of editing examples."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What ``--tasks`` calls it and what its prepared folder is called."""
+        ...
 
     @property
-    def family(self) -> str: ...
+    def family(self) -> str:
+        """The kind of edits it holds (recent, counterfact, convsent, zsre, jsonl); it selects the metrics."""
+        ...
 
     @property
-    def licence(self) -> str: ...
+    def licence(self) -> str:
+        """The licence of the texts, for the data card."""
+        ...
 
     def read(self, source: Path, split: SourceSplit) -> Iterator[EditExample | Reject]:
         """Yield the split's examples and what was set aside, in file order.

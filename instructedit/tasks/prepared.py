@@ -109,12 +109,13 @@ def _table(examples: Sequence[EditExample], fingerprint: str) -> "datasets.Datas
             ("probes", pa.list_(pa.struct([(name, text) for name in PROBE_TEXTS] + [("aliases", texts)]))),
         ]
     )
-    table = pa.Table.from_pylist([_row(example) for example in examples], schema=schema)
+    table = pa.Table.from_pylist([as_row(example) for example in examples], schema=schema)
     # A fingerprint of our own: the library's would differ from run to run and change the bytes on disk.
     return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=fingerprint)
 
 
-def _row(example: EditExample) -> dict[str, Any]:
+def as_row(example: EditExample) -> dict[str, Any]:
+    """An example as the plain data of its table row."""
     request = example.request
     return {
         **{name: getattr(request, name) for name in REQUEST_TEXTS},

@@ -1,4 +1,4 @@
-"""Prepared splits come back as they were written, byte for byte the same twice, and say what exists when they do not."""
+"""Prepared splits come back as written, take the same bytes twice, and name what exists where they are missing."""
 
 import hashlib
 from pathlib import Path
