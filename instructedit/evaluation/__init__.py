@@ -1,0 +1,1 @@
+"""Evaluation: metrics, the runner that asks the probes, intervals and tables."""

@@ -1,0 +1,93 @@
+"""MEND and InstructEdit as methods: a trained hypernetwork turns each request's gradient into an update.
+
+The two differ in one thing: InstructEdit puts an instruction of its pools in front of a request.
+Knows nothing about how the hypernetwork was trained, or where it was loaded from.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import LongTensor
+
+from instructedit.base.model import Base
+from instructedit.data.rows import Rows
+from instructedit.data.tokenise import tokenise
+from instructedit.errors import MismatchError
+from instructedit.hypernet.editor import HyperEditor
+from instructedit.instructions.pools import InstructionPool, pool_for
+from instructedit.instructions.rendering import seen_instruction
+from instructedit.lowrank import LowRankUpdate, applied
+from instructedit.metatrain import Stage, request_gradients
+from instructedit.methods.base import some
+from instructedit.records import EditRequest
+
+
+@dataclass(frozen=True)
+class HyperEdit:
+    """What the hypernetwork returned: per site the b requests' low-rank updates, u (b, r, d_in), v (b, r, d_out)."""
+
+    base: Base
+    updates: dict[str, LowRankUpdate]
+
+    def applied(self, rows: LongTensor | None = None) -> AbstractContextManager[None]:
+        """Let the base compute with the updates inside the block; see ``methods.base.Edit``."""
+        return applied(self.base.model, self.updates, rows)
+
+
+class HyperMethod:
+    """A meta-trained editor as a method.
+
+    Args:
+        editor: the hypernetwork, on the base's device.
+        stage: the base it was trained on, split at or below the editor's first site.
+        name: the row of the table.
+        pools: the instruction pools; None for an editor without instructions (MEND).
+    """
+
+    def __init__(
+        self,
+        editor: HyperEditor,
+        stage: Stage,
+        name: str,
+        pools: Mapping[str, InstructionPool] | None = None,
+    ) -> None:
+        self.editor = editor
+        self.stage = stage
+        self.name = name
+        self.pools = pools
+
+    def first_block(self, base: Base) -> int:
+        """Return the block of the editor's first site."""
+        return min(site.block for site in self.editor.sites)
+
+    def edit(self, base: Base, requests: Sequence[EditRequest]) -> HyperEdit:
+        """Edit each request in, independently of the others.
+
+        A request without an instruction gets the seen one of its task's pool, where the method has pools.
+
+        Raises:
+            InputError: the list is empty, a text is longer than the context, a task has no pool.
+            MismatchError: ``base`` is not the one the method was made for.
+        """
+        if base is not self.stage.base:
+            raise MismatchError(
+                f"{self.name} was made for base {self.stage.base.name!r} and is asked to edit {base.name!r}. "
+                "Load the editor on that base."
+            )
+        instructed = [self._instructed(request) for request in some(requests)]
+        rows = Rows.of(
+            (index, tokenise(base.tokenizer, request.text, target, base.max_tokens))
+            for index, request in enumerate(instructed)
+            for target in request.targets
+        )
+        # A trainer validates in inference mode, whose tensors no gradient can be taken through.
+        with torch.inference_mode(False), torch.no_grad():
+            gradients = request_gradients(self.editor, self.stage, rows, len(requests))
+            return HyperEdit(base, self.editor(gradients))
+
+    def _instructed(self, request: EditRequest) -> EditRequest:
+        if self.pools is None or request.instruction:
+            return request
+        return replace(request, instruction=seen_instruction(pool_for(self.pools, request.task), request))
