@@ -1,5 +1,7 @@
 """Random tiny bases of both families and a byte-level tokenizer, all made in memory."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -74,3 +76,14 @@ def tiny_base(request: pytest.FixtureRequest) -> Base:
     """Both families, one after the other."""
     base: Base = request.getfixturevalue(f"tiny_{request.param}_base")
     return base
+
+
+@pytest.fixture(scope="session")
+def make_tiny_base(tiny_tokenizer: PreTrainedTokenizerFast) -> Callable[..., Base]:
+    """``make_tiny_base("gpt2" or "llama", seed=0, **config changes)`` builds one more base."""
+    families = {"gpt2": tiny_gpt2, "llama": tiny_llama}
+
+    def make(family: str, seed: int = 0, **changes: object) -> Base:
+        return Base.from_model(families[family](seed, **changes), tiny_tokenizer, f"tiny-{family}")
+
+    return make

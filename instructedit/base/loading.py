@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from instructedit.base import smollm2
@@ -29,6 +30,7 @@ ALIASES = {smollm2.ALIAS: smollm2.converted_folder}
 
 _WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
 _TOKENIZER = ["config.json", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 def load_base(name_or_path: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Base:
@@ -44,8 +46,8 @@ def load_base(name_or_path: str, dtype: torch.dtype = torch.float32, device: str
             its architecture is not supported.
     """
     folder = _folder(name_or_path, [*_TOKENIZER, *_WEIGHTS])
-    files = _weight_files(name_or_path, folder)
     config = _config(name_or_path, folder)
+    files = _weight_files(name_or_path, folder)
     try:
         with quiet_progress():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -56,7 +58,7 @@ def load_base(name_or_path: str, dtype: torch.dtype = torch.float32, device: str
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"Cannot load base {name_or_path!r} from {folder}: {_first_line(error)}") from error
     # transformers fills what a checkpoint lacks with random numbers and only warns.
     if report["missing_keys"]:
@@ -91,7 +93,7 @@ def _folder(name: str, wanted: list[str]) -> Path:
 
 
 def _from_hub(name: str, wanted: list[str]) -> Path:
-    advice = f"Give a Hub id, a local folder, or one of: {', '.join(ALIASES)}."
+    advice = "Give a Hub id, a local folder or a known alias."
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except GatedRepoError as error:
@@ -101,8 +103,11 @@ def _from_hub(name: str, wanted: list[str]) -> Path:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise unknown("base", name, ALIASES, f"There is no such folder and no such Hub model. {advice}") from error
     except LocalEntryNotFoundError as error:
-        raise InputError(
-            f"Base {name!r} is no folder, is not in the local Hub cache, and the Hub cannot be reached. {advice}"
+        raise unknown(
+            "base",
+            name,
+            ALIASES,
+            f"It is no folder, not in the local Hub cache, and the Hub cannot be reached. {advice}",
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise InputError(f"Cannot fetch base {name!r} from the Hub: {_first_line(error)} {advice}") from error
@@ -137,6 +142,9 @@ def _config(name: str, folder: Path) -> PretrainedConfig:
 
 
 def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    # For some families transformers makes up an empty tokenizer where none was saved.
+    if not any((folder / file).is_file() for file in _VOCABULARIES):
+        raise InputError(f"Base {name!r} has no tokenizer in {folder}: none of {', '.join(_VOCABULARIES)} is there.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
