@@ -16,6 +16,7 @@ from instructedit.tasks.base import FileTask, Reject, SourceSplit, Task
 from instructedit.tasks.card import card_text, make_card
 from instructedit.tasks.convsent import ConvSent
 from instructedit.tasks.hub import fetch
+from instructedit.tasks.jsonl import Jsonl
 from instructedit.tasks.prepared import SPLITS, write_prepared
 from instructedit.tasks.separation import Separated, cut_validation, keep_apart, limit_probes
 from instructedit.tasks.zsre import ZsRE
@@ -117,7 +118,7 @@ def _with_options(task: Task, completions: int, zsre_all: bool) -> Task:
 
 def _source_folder(source: str, tasks: Sequence[Task]) -> Path:
     """Where the files lie; downloaded first where the source is the Hub and a task reads files."""
-    reading = [task for task in tasks if isinstance(task, FileTask)]
+    reading = [task for task in tasks if isinstance(task, FileTask) and not isinstance(task, Jsonl)]
     if source == "hub" or source.startswith("hub:"):
         return fetch(source, [files for task in reading for files in task.sources.values()]) if reading else Path()
     folder = Path(source)

@@ -3,6 +3,7 @@
 Knows no task's files. The records a task becomes are read back by `instructedit.tasks.prepared`.
 """
 
+import re
 from importlib import import_module
 
 from instructedit.errors import InputError, unknown
@@ -32,6 +33,9 @@ def load_task(name: str) -> Task:
         own_name, equals, file = name.removeprefix("jsonl:").partition("=")
         if not (own_name and equals and file):
             raise InputError(f"Task {name!r} lacks its name or its file. {JSONL_ADVICE}")
+        # The name becomes a folder's.
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", own_name):
+            raise InputError(f"Task {name!r}: NAME may hold letters, digits, '_', '-' and '.' only. {JSONL_ADVICE}")
         if own_name in TASKS:
             raise InputError(f"Task {name!r} takes the name of a built-in task. Choose another NAME. {JSONL_ADVICE}")
         from instructedit.tasks.jsonl import Jsonl

@@ -65,20 +65,20 @@ def content_hash(examples: Sequence[EditExample]) -> str:
 
 def source_files(task: Task, source: Path) -> list[dict[str, Any]]:
     """Name, size in bytes and sha256 of each file the task reads; none for a task made without files."""
-    paths: dict[Path, SourceSplit] = {}
+    paths: dict[Path, list[SourceSplit]] = {}
     sources: Mapping[SourceSplit, tuple[SourceFile, ...]] = task.sources if isinstance(task, FileTask) else {}
     for split, files in sources.items():
         for path in (file.find(source) for file in files):
             if path is not None:
-                paths[path] = split
+                paths.setdefault(path, []).append(split)
     return [
         {
             "file": shown(path, source),
-            "split": split,
+            "splits": splits,
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-        for path, split in paths.items()
+        for path, splits in paths.items()
     ]
 
 
@@ -98,7 +98,8 @@ def card_text(card: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | {split['records']} | {counts} | {split['sha256'][:16]} |")
     lines += ["", "## Source files", ""]
     lines += [
-        f"- {file['file']} ({file['split']}): {file['bytes']} bytes, sha256 {file['sha256']}" for file in card["files"]
+        f"- {file['file']} ({', '.join(file['splits'])}): {file['bytes']} bytes, sha256 {file['sha256']}"
+        for file in card["files"]
     ]
     if not card["files"]:
         lines.append("None: the records are made by the package itself.")

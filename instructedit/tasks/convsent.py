@@ -51,7 +51,8 @@ NEIGHBOURS = 8
 
 NOTES = (
     "Two requests a topic, one per side: its target texts are some completions of that side, the texts to avoid as "
-    "many of the other side, chosen by a stable hash. Probes (wanted, unwanted) are completions that no request text uses.",
+    "many of the other side, chosen by a stable hash. Probes (wanted, unwanted) are completions that the request does "
+    "not use.",
     "The questions are our own; those of the test topics are other ones than those of the training topics.",
     "Locality: questions on other topics of the same split, each with one of that topic's completions.",
     "Training topics are those of blender_train.json, or of blender_val.json where the source lacks the former.",

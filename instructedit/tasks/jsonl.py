@@ -11,7 +11,7 @@ from typing import Any
 
 from instructedit.errors import InputError
 from instructedit.records import EditExample, EditRequest
-from instructedit.tasks.base import Reject, SourceSplit
+from instructedit.tasks.base import Reject, SourceFile, SourceSplit
 from instructedit.tasks.choice import stable_fraction
 from instructedit.tasks.knowedit import ProbeReader, Unfit, optional_text, read_records, required_text
 
@@ -33,6 +33,17 @@ class Jsonl:
     test_share: float = 0.2
     family: str = "jsonl"
     licence: str = "not stated: the owner's own file"
+
+    @property
+    def sources(self) -> Mapping[SourceSplit, tuple[SourceFile, ...]]:
+        """The one file behind both splits; as its path is absolute, it lies below any source folder."""
+        file = SourceFile((str(self.path.absolute()),))
+        return {"train": (file,), "test": (file,)}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the split was made, for the card."""
+        return (f"Lines without a split of their own: a stable hash puts {self.test_share:.0%} of them into test.",)
 
     @property
     def path(self) -> Path:
