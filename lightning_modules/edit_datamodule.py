@@ -1,0 +1,220 @@
+"""EditDataModule: prepared tasks as micro-batches of a pure function of the step.
+
+Supplies ranks and the consumed step to the library's sampler, and the records that validation and
+test are made on. Holds no position of its own: the position is the Trainer's step.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from instructedit.base import Base
+from instructedit.data.collate import Batch, Collator, TrainingMix
+from instructedit.data.paraphrase import with_rewordings
+from instructedit.data.samplers import MultiTaskSampler
+from instructedit.errors import InputError, MismatchError
+from instructedit.instructions.pools import DEFAULT_POOLS, InstructionPool, load_pools, pool_for
+from instructedit.records import EditExample
+from instructedit.tasks.choice import stable_sample
+from instructedit.tasks.prepared import PreparedSplit, read_prepared
+
+Examples = dict[str, list[EditExample]]
+
+
+class EditDataModule(LightningDataModule):
+    """Training, validation and test records of several tasks.
+
+    Args:
+        folder: the folder of prepared tasks, made by ``instructedit prepare``.
+        tasks: the tasks trained and validated on.
+        held_out: tasks that are only tested.
+        instructions: the instruction pools, a YAML file or a folder; MEND does not use them.
+        balance: the tasks' shares: equal, proportional, temperature, or a weight per task.
+        temperature: for ``balance: temperature``.
+        caps: at most so many records of a task.
+        batch: requests in one optimiser step, over all ranks and micro-batches.
+        micro_batch: requests computed at once on one rank; null for all of the rank's share.
+        mix: how many rephrases, locality inputs and unwanted texts each request brings.
+        seed: decides the order of the records and every choice among texts.
+        validation_records: records a task is validated on, chosen by hash; null for all.
+        test_records: records a task is tested on, chosen by hash; null for all.
+        eval_batch: requests edited at once in validation and test.
+        num_workers: processes that collate; 0 collates in the training process.
+    """
+
+    def __init__(
+        self,
+        tasks: list[str],
+        folder: str = "data/prepared",
+        held_out: list[str] | None = None,
+        instructions: str = DEFAULT_POOLS,
+        balance: Literal["equal", "proportional", "temperature"] | dict[str, float] = "equal",
+        temperature: float = 2.0,
+        caps: dict[str, int] | None = None,
+        batch: int = 8,
+        micro_batch: int | None = None,
+        mix: TrainingMix = TrainingMix(),  # noqa: B008 - frozen
+        seed: int = 0,
+        validation_records: int | None = 100,
+        test_records: int | None = None,
+        eval_batch: int = 8,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if not tasks or len(set(tasks)) != len(tasks):
+            raise InputError(f"data.tasks is {tasks}: name at least one prepared task, each once.")
+        for name, value in {"batch": batch, "micro_batch": micro_batch, "eval_batch": eval_batch}.items():
+            if value is not None and value < 1:
+                raise InputError(f"data.{name} is {value}. Set it to 1 or more.")
+        self.folder, self.tasks, self.held_out, self.instructions = (
+            folder,
+            list(tasks),
+            list(held_out or ()),
+            instructions,
+        )
+        self.balance, self.temperature, self.caps = balance, temperature, caps
+        self.batch, self.micro_batch, self.mix, self.seed = batch, micro_batch, mix, seed
+        self.validation_records, self.test_records = validation_records, test_records
+        self.eval_batch, self.num_workers = eval_batch, num_workers
+        self.pools: dict[str, InstructionPool] | None = None
+        self.train: Examples = {}
+        self.collator: Collator
+        self.sampler: MultiTaskSampler
+        self.start = 0
+        self.world_size, self.rank = 1, 0
+
+    # --- building ----------------------------------------------------------------------------------------------------
+    def load_pools(self, method: str) -> dict[str, InstructionPool] | None:
+        """Read the pools of all tasks; None for a method that takes no instructions.
+
+        Raises:
+            InputError: there are none, or a task has none.
+        """
+        if method != "MEND":
+            found = load_pools(self.instructions)
+            self.pools = {task: pool_for(found, task) for task in (*self.tasks, *self.held_out)}
+        return self.pools
+
+    def build(self, base: Base, method: str) -> None:
+        """Read the training records and make sampler and collator.
+
+        Raises:
+            InputError: something is missing or out of range.
+        """
+        self.load_pools(method)
+        self.train = {task: self.records(task, "train") for task in self.tasks}
+        sizes = {task: len(examples) for task, examples in self.train.items()}
+        self.sampler = MultiTaskSampler(sizes, self.batch, self.seed, self.balance, self.temperature, self.caps)
+        self.collator = Collator(base.tokenizer, base.max_tokens, self.train, self.pools, self.mix)
+
+    def setup(self, stage: str) -> None:
+        """Build on the module's base, and tell the Trainer how many micro-batches make a step."""
+        module = self.trainer.lightning_module
+        self.build(module.build(self.trainer.strategy.root_device), module.method)
+        self.world_size, self.rank = self.trainer.world_size, self.trainer.global_rank
+        self.trainer.accumulate_grad_batches = self.micro_batches
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches in one optimiser step of one rank."""
+        share = len(self.sampler.local_batch(0, self.rank, self.world_size))
+        return -(-share // (self.micro_batch or share))
+
+    # --- training ----------------------------------------------------------------------------------------------------
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Micro-batches without end, from the first step that was not consumed yet."""
+        first = self.start * self.micro_batches
+        return DataLoader(_MicroBatches(self), batch_size=None, sampler=_From(first), num_workers=self.num_workers)
+
+    def micro(self, index: int) -> Batch:
+        """Return one rank's micro-batch, counted from the start of training."""
+        step, part = divmod(index, self.micro_batches)
+        draws = self.sampler.local_batch(step, self.rank, self.world_size)
+        size = self.micro_batch or len(draws)
+        return self.collator(draws[part * size : (part + 1) * size])
+
+    def first_batches(self, steps: int) -> list[Batch]:
+        """Return the global batches of the first steps in micro-batches, the same ones on every rank."""
+        size = self.micro_batch or self.batch
+        batches = [self.sampler.global_batch(step) for step in range(steps)]
+        return [self.collator(draws[i : i + size]) for draws in batches for i in range(0, len(draws), size)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: batches consumed, not drawn, and what they were drawn from."""
+        return {"consumed_steps": self.trainer.global_step, "fingerprint": self.sampler.fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the consumed steps.
+
+        Raises:
+            MismatchError: the records, their order or the batch are others than before.
+        """
+        if state["fingerprint"] != self.sampler.fingerprint:
+            raise MismatchError(
+                f"The checkpoint's batches came from other data: sampler fingerprint {state['fingerprint'][:12]}, not "
+                f"{self.sampler.fingerprint[:12]} (task sizes, caps, balance, batch, seed). Give the run a new name."
+            )
+        self.start = int(state["consumed_steps"])
+
+    # --- validation and test -----------------------------------------------------------------------------------------
+    def validation(self) -> Examples:
+        """The validation records of every training task, with rewordings where they have no rephrase."""
+        chosen = {task: self.records(task, "validation", self.validation_records) for task in self.tasks}
+        return {task: [with_rewordings(example) for example in examples] for task, examples in chosen.items()}
+
+    def test(self) -> Examples:
+        """The test records of the training tasks, then of the held-out ones."""
+        return {task: self.records(task, "test", self.test_records) for task in (*self.tasks, *self.held_out)}
+
+    def records(self, task: str, split: PreparedSplit, limit: int | None = None) -> list[EditExample]:
+        """Read one split, or ``limit`` records of it chosen by a hash of their ids.
+
+        Raises:
+            InputError: it does not exist or is empty.
+        """
+        examples = read_prepared(self.folder, task, split)
+        if not examples:
+            raise InputError(
+                f"The {split} split of task {task!r} in {self.folder} is empty. Prepare the task with records for it "
+                f"(instructedit prepare --validation 0.1), or leave it out of data.{_LISTED[split]}."
+            )
+        if limit is None or limit >= len(examples):
+            return examples
+        kept = set(stable_sample([example.request.id for example in examples], limit, "limit"))
+        return [example for example in examples if example.request.id in kept]
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each task's training records and of its test records, for the run's card."""
+        pairs = [(task, "train") for task in self.tasks] + [(task, "test") for task in (*self.tasks, *self.held_out)]
+        return {f"{task}/{split}": _hash(self.records(task, split)) for task, split in pairs}  # type: ignore[arg-type]
+
+
+_LISTED = {"train": "tasks", "validation": "tasks", "test": "tasks and data.held_out"}
+
+
+def _hash(examples: Sequence[EditExample]) -> str:
+    return hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
+
+
+class _From:
+    """Indices from a number on, without end."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __iter__(self) -> Any:
+        return count(self.first)
+
+
+class _MicroBatches(Dataset[Batch]):
+    """Micro-batches by their index; their number has no end."""
+
+    def __init__(self, data: EditDataModule) -> None:
+        self.data = data
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.data.micro(index)

@@ -1,0 +1,262 @@
+"""EditorModule: the hypernetwork as Lightning trains it.
+
+Holds the editor and nothing else as parameters: the frozen base stays outside of what is moved, saved
+or put into train mode. The step itself is the library's ``meta_loss``; here are the optimiser, the
+cross-rank sums, the refusal of non-finite steps and what is logged.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from instructedit.base import Base, SiteSpec, TrunkStore, find_sites, load_base
+from instructedit.data.collate import Batch
+from instructedit.errors import InputError, MismatchError, NonFiniteError
+from instructedit.hypernet.editor import EditorConfig, HyperEditor
+from instructedit.hypernet.moments import TokenSums
+from instructedit.metatrain import LossWeights, Stage, meta_loss, warm_up
+from lightning_modules.step_means import StepMeans
+
+WARM_UP_STEPS = 4
+"""The moments start from the batches of this many first steps, the same on every rank."""
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """How the states entering the first edited block are computed and kept.
+
+    Args:
+        rows_per_pass: sequences in one pass through the blocks below.
+        pad_to_tokens: lengths are rounded up to a multiple of this.
+        memory_mib: states kept in memory, in MiB.
+        folder: where states are kept on disk too; null for memory only.
+    """
+
+    rows_per_pass: int = 1
+    pad_to_tokens: int = 1
+    memory_mib: int = 2048
+    folder: str | None = None
+
+
+class EditorModule(LightningModule):
+    """Meta-trains one hypernetwork on a frozen base.
+
+    Args:
+        base: a Hub id, a folder, or an alias such as ``smollm2-135m``.
+        dtype: dtype of the base; the hypernetwork is always fp32.
+        sites: the edited matrices.
+        editor: size and choices of the hypernetwork.
+        weights: the weights of the loss.
+        method: ``InstructEdit`` puts an instruction in front of edit inputs, ``MEND`` does not.
+        lr: Adam's learning rate for the networks.
+        alpha_lr: Adam's learning rate for the learned step sizes.
+        warmup_steps: both rates rise linearly over this many steps.
+        schedule: what both rates do after that, until ``trainer.max_steps``.
+        max_bad_steps: steps with non-finite losses or gradients are skipped; so many in a row end the run.
+        store: how states below the first edited block are kept.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        sites: SiteSpec = SiteSpec(),  # noqa: B008 - frozen
+        editor: EditorConfig = EditorConfig(),  # noqa: B008
+        weights: LossWeights = LossWeights(),  # noqa: B008
+        method: Literal["InstructEdit", "MEND"] = "InstructEdit",
+        lr: float = 1e-6,
+        alpha_lr: float = 1e-4,
+        warmup_steps: int = 0,
+        schedule: Literal["constant", "linear", "cosine"] = "constant",
+        max_bad_steps: int = 10,
+        store: StoreConfig = StoreConfig(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        self.base_name, self.base_dtype, self.site_spec = base, getattr(torch, dtype), sites
+        self.editor_config, self.weights, self.store_config = editor, weights, store
+        self.method: Literal["InstructEdit", "MEND"] = method
+        self.lr, self.alpha_lr, self.warmup_steps, self.schedule = lr, alpha_lr, warmup_steps, schedule
+        self.max_bad_steps = max_bad_steps
+        self.editor: HyperEditor
+        self.stage: Stage
+        self.skipped_steps = 0
+        self.bad_in_a_row = 0
+        self.last_values: dict[str, float] = {}
+        self._built = False
+        self._sums: list[TokenSums] | None = None
+        self._bad = False
+        self._grad_norm = 0.0
+
+    # --- building ----------------------------------------------------------------------------------------------------
+    def build(self, device: torch.device | str = "cpu") -> Base:
+        """Load the base and make the editor, once; the second call does nothing.
+
+        Raises:
+            InputError: unknown base or site.
+        """
+        if not self._built:
+            base = load_base(self.base_name, self.base_dtype, device)
+            sites = find_sites(base, self.site_spec)
+            first = min(site.block for site in sites)
+            self.stage = Stage(base, base.split(first), self._store(base, first))
+            # The seed alone decides the first weights: not what loading the base has drawn.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(torch.initial_seed())
+                self.editor = HyperEditor(sites, self.editor_config)
+            self._built = True
+        return self.stage.base
+
+    def _store(self, base: Base, first_block: int) -> TrunkStore:
+        from pathlib import Path
+
+        config = self.store_config
+        folder = Path(config.folder) if config.folder else None
+        limits = (config.rows_per_pass, config.pad_to_tokens, config.memory_mib)
+        return TrunkStore(base.split(first_block), base.fingerprint, *limits, folder)
+
+    def setup(self, stage: str) -> None:
+        """Build; the data module has usually asked for it before."""
+        self.build(self.trainer.strategy.root_device)
+
+    def on_train_start(self) -> None:
+        """Start the moments of a new editor; a resumed one has them."""
+        data = self.trainer.datamodule
+        self._means = StepMeans(data.tasks)
+        warm_up(self.editor, self.stage, data.first_batches(WARM_UP_STEPS))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """One Adam with two groups; a second optimiser would step the alphas twice."""
+        networks = [value for name, value in self.editor.named_parameters() if name != "alpha"]
+        groups = [{"params": networks, "lr": self.lr}, {"params": [self.editor.alpha], "lr": self.alpha_lr}]
+        optimizer = torch.optim.Adam(groups)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate(self.trainer.max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _rate(self, max_steps: int) -> Callable[[int], float]:
+        if max_steps <= self.warmup_steps:
+            raise InputError(
+                f"trainer.max_steps is {max_steps} and model.warmup_steps {self.warmup_steps}. Set max_steps, above it."
+            )
+
+        def rate(step: int) -> float:
+            if step < self.warmup_steps:
+                return (step + 1) / self.warmup_steps
+            left = max(0.0, (max_steps - step) / (max_steps - self.warmup_steps))
+            shapes = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
+            return shapes[self.schedule]
+
+        return rate
+
+    # --- the step ----------------------------------------------------------------------------------------------------
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One micro-batch; its loss is divided by the requests of the whole global batch."""
+        result = meta_loss(self.editor, self.stage, batch, self.weights)
+        self._bad = self._bad or not bool(torch.isfinite(result.loss))
+        self._means.add(batch.tasks, result)
+        pairs = zip(self._sums, result.sums, strict=True) if self._sums else None
+        self._sums = [kept + new for kept, new in pairs] if pairs else result.sums
+        # Lightning divides by the micro-batches and averages over the ranks: undo both.
+        parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return result.loss * (parts / self.trainer.datamodule.batch)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the gradients of a non-finite step away: Adam then leaves weights and state as they are."""
+        gradients = [value.grad for value in self.editor.parameters() if value.grad is not None]
+        self._grad_norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        self._bad = bool(self._over_ranks(torch.tensor([float(self._bad or not math.isfinite(self._grad_norm))])) > 0)
+        if self._bad:
+            optimizer.zero_grad(set_to_none=True)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then let the moments learn what the step saw, then log."""
+        super().optimizer_step(*args, **kwargs)
+        step = self.trainer.global_step + 1
+        if not self._bad and self._sums is not None:
+            self.editor.merge([self._summed(part) for part in self._sums])
+        self.bad_in_a_row = self.bad_in_a_row + 1 if self._bad else 0
+        self.skipped_steps += self._bad
+        self._sums, self._bad = None, False
+        self._log(step)
+        if self.bad_in_a_row >= self.max_bad_steps:
+            raise NonFiniteError(
+                f"Losses or gradients were not finite in {self.bad_in_a_row} steps in a row, up to step {step}; those "
+                f"steps changed nothing. Lower model.lr, model.alpha_lr or trainer.gradient_clip_val. The last "
+                f"checkpoint is in {self.trainer.default_root_dir}/checkpoints."
+            )
+
+    def _summed(self, part: TokenSums) -> TokenSums:
+        return TokenSums(*(self._over_ranks(value) for value in (part.count, part.first, part.second)))
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        if self.trainer.world_size > 1:
+            value = value.to(self.device)
+            torch.distributed.all_reduce(value)
+        return value
+
+    def _log(self, step: int) -> None:
+        sums = self._over_ranks(self._means.sums()).cpu()
+        if step % self.trainer.log_every_n_steps:
+            return
+        rates = [group["lr"] for group in self.optimizers().param_groups]
+        alphas = self.editor.alphas().detach()
+        self.last_values = self._means.values(sums) | {
+            "train/grad_norm": self._grad_norm,
+            "train/lr": rates[0],
+            "train/alpha_lr": rates[1],
+            "train/alpha_min": float(alphas.min()),
+            "train/alpha_max": float(alphas.max()),
+            "train/skipped_steps": float(self.skipped_steps),
+        }
+        # To the loggers directly, here: the row of a step is written before any checkpoint of that step.
+        for logger in self.trainer.loggers:
+            logger.log_metrics(self.last_values, step)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Leave a batch alone: it holds integers, its tensors are made where the base is."""
+        return batch
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is neither a weight nor Lightning's."""
+        checkpoint["instructedit"] = {
+            "fingerprint": self.stage.base.fingerprint,
+            "skipped_steps": self.skipped_steps,
+            "bad_in_a_row": self.bad_in_a_row,
+            "micro_batches": self.trainer.accumulate_grad_batches,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint belongs to this base and these sites.
+
+        Raises:
+            MismatchError: it does not.
+        """
+        ours = checkpoint.get("instructedit", {})
+        if ours.get("fingerprint") != self.stage.base.fingerprint:
+            raise MismatchError(
+                f"The checkpoint was made on another base than {self.base_name!r}: fingerprint "
+                f"{str(ours.get('fingerprint'))[:12]}, not {self.stage.base.fingerprint[:12]}. Give the run a new name."
+            )
+        have, want = ({k: tuple(v.shape) for k, v in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
+        if have != want:
+            different = sorted(key for key in have.keys() | want.keys() if have.get(key) != want.get(key))
+            raise MismatchError(
+                f"The checkpoint holds another editor: {', '.join(different[:3])} differ. Give the run a new name."
+            )
+        self.skipped_steps, self.bad_in_a_row = ours["skipped_steps"], ours["bad_in_a_row"]
+        self._count_in_steps(checkpoint, ours["micro_batches"])
+
+    def _count_in_steps(self, checkpoint: dict[str, Any], micro_batches: int) -> None:
+        """Restate Lightning's count of batches for another number of micro-batches a step."""
+        now = self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for count in (progress["total"], progress["current"]) if now != micro_batches else ():
+            # Saved before the batch counts as completed: one short of a whole number of steps.
+            count.update({key: -(-value // micro_batches) * now for key, value in count.items() if key != "completed"})
+            count["completed"] = count["processed"] - 1
