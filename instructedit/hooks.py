@@ -74,12 +74,3 @@ def replace(model: nn.Module, functions: Mapping[str, Callable[[Tensor, Tensor],
 def count_hooks(model: nn.Module) -> int:
     """Count the forward hooks on a model and all its parts; a test's way to see that none was left."""
     return sum(len(module._forward_hooks) for module in model.modules())
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """Put a model into evaluation mode and stop all its parameters from collecting gradients."""
-    model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    return model

@@ -123,29 +123,31 @@ def meta_loss(editor: HyperEditor, stage: Stage, batch: Batch, weights: LossWeig
         before = stage.split.logits(local.select(stage.split.tail(local_hidden)))
     after = edited_logits(stage, updates, batch.locality, local_hidden)
     kl = _by_request(token_kl(before, after), local.row, local_request, n)
-    loss = weights.edit * (edit + weights.unlikelihood * unlikelihood) + weights.locality * kl
+    loss = (weights.edit * (edit + weights.unlikelihood * unlikelihood) + weights.locality * kl).sum()
 
     with torch.no_grad():
-        asked = is_edit & torch.tensor([*batch.is_prompt, *[False] * len(batch.avoid)], device=logits.device)[targets.row]
+        asked = (
+            is_edit & torch.tensor([*batch.is_prompt, *[False] * len(batch.avoid)], device=logits.device)[targets.row]
+        )
         right = (logits[asked].argmax(-1) == targets.label[asked]).float()
         same = (before.argmax(-1) == after.argmax(-1)).float()
+        reliability = _by_request(right, targets.row[asked], row_request, n)
+        kept = _by_request(same, local.row, local_request, n)
         norm = torch.stack([update.norms() for update in updates.values()]).square().sum(0).sqrt()
-        return MetaLoss(
-            loss=loss.sum(),
-            edit=edit.detach(),
-            unlikelihood=unlikelihood.detach(),
-            locality=kl.detach(),
-            reliability=_by_request(right, targets.row[asked], row_request, n),
-            kept=_by_request(same, local.row, local_request, n),
-            update_norm=norm,
-            sums=sums,
-            n_tokens=batch.inner.n_tokens + outer.n_tokens + batch.locality.n_tokens,
-        )
+    return MetaLoss(
+        loss=loss,
+        edit=edit.detach(),
+        unlikelihood=unlikelihood.detach(),
+        locality=kl.detach(),
+        reliability=reliability,
+        kept=kept,
+        update_norm=norm,
+        sums=sums,
+        n_tokens=batch.inner.n_tokens + outer.n_tokens + batch.locality.n_tokens,
+    )
 
 
-def edited_logits(
-    stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, hidden: Tensor | None = None
-) -> Tensor:
+def edited_logits(stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, hidden: Tensor | None = None) -> Tensor:
     """Return the logits (m, vocabulary) that predict the rows' target tokens, each row under its request's edit."""
     hidden = stage.hidden(rows) if hidden is None else hidden
     with applied(stage.base.model, updates, rows.request_index(hidden.device)):

@@ -151,14 +151,16 @@ class Collator:
         return made[_pick(seed, "prompt", len(made))]
 
     def _rephrases(self, example: EditExample, prompt: str, seed: int) -> Iterator[tuple[str, str]]:
-        """Yield (text, target): the record's own rephrases first, then rewordings of its prompt."""
+        """Yield (text, target): the record's own rephrases and rewordings of its prompt, either kind first."""
         request = example.request
         own = [(probe.prompt, probe.target) for probe in example.of_kind("rephrase")]
         made = [] if request.avoid else [(text, request.target) for text in rewordings(request.prompt, request.subject)]
         if prompt != request.prompt:
             made.append((request.prompt, request.target))
-        for source in (_shuffled(own, seed, "own") + _shuffled(made, seed, "made"))[: self.mix.rephrases]:
-            yield request.instruction + source[0], source[1]
+        # A coin decides which kind comes first: one alias would otherwise hide every rewording.
+        kinds = [_shuffled(own, seed, "own"), _shuffled(made, seed, "made")]
+        for text, target in sum(_shuffled(kinds, seed, "kind"), [])[: self.mix.rephrases]:
+            yield request.instruction + text, target
 
     def _avoided(self, example: EditExample, seed: int) -> list[str]:
         return _shuffled(list(example.request.avoid), seed, "avoid")[: self.mix.avoid]

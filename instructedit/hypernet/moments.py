@@ -15,7 +15,8 @@ from torch import Tensor, nn
 class TokenSums:
     """Sums over tokens of vectors z, shifted by the running mean: what ranks add up.
 
-    Shapes: count (1,) int64, first (d,) = sum of (z - mean), second (d,) = sum of (z - mean)^2.
+    Shapes: count (1,) int64, first (d,) = sum of (z - mean), second (d,) = sum of (z - mean)^2, both
+    in float64: a mean far from zero would otherwise eat the variance's digits in the first pass.
     """
 
     count: Tensor
@@ -67,7 +68,7 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def sums(self, z: Tensor) -> TokenSums:
         """Sum up the vectors z (k, d), shifted by the running mean so that no digits are lost."""
-        shifted = z - self.mean
+        shifted = z.double() - self.mean
         count = torch.tensor([len(z)], dtype=torch.int64, device=z.device)
         return TokenSums(count, shifted.sum(0), shifted.square().sum(0))
 
