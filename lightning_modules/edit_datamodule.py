@@ -82,6 +82,7 @@ class EditDataModule(LightningDataModule):
         self.eval_batch, self.num_workers = eval_batch, num_workers
         self.pools: dict[str, InstructionPool] | None = None
         self.train: Examples = {}
+        self._read: dict[tuple[str, PreparedSplit], list[EditExample]] = {}
         self.collator: Collator
         self.sampler: MultiTaskSampler
         self.start = 0
@@ -176,7 +177,9 @@ class EditDataModule(LightningDataModule):
         Raises:
             InputError: it does not exist or is empty.
         """
-        examples = read_prepared(self.folder, task, split)
+        if (task, split) not in self._read:
+            self._read[task, split] = read_prepared(self.folder, task, split)
+        examples = self._read[task, split]
         if not examples:
             raise InputError(
                 f"The {split} split of task {task!r} in {self.folder} is empty. Prepare the task with records for it "

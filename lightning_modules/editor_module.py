@@ -8,6 +8,7 @@ cross-rank sums, the refusal of non-finite steps and what is logged.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -113,8 +114,6 @@ class EditorModule(LightningModule):
         return self.stage.base
 
     def _store(self, base: Base, first_block: int) -> TrunkStore:
-        from pathlib import Path
-
         config = self.store_config
         folder = Path(config.folder) if config.folder else None
         limits = (config.rows_per_pass, config.pad_to_tokens, config.memory_mib)
@@ -232,6 +231,13 @@ class EditorModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what was added."""
+        self.check_checkpoint(checkpoint)
+        ours = checkpoint["instructedit"]
+        self.skipped_steps, self.bad_in_a_row = ours["skipped_steps"], ours["bad_in_a_row"]
+        self._count_in_steps(checkpoint, ours["micro_batches"])
+
+    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint belongs to this base and these sites.
 
         Raises:
@@ -249,8 +255,6 @@ class EditorModule(LightningModule):
             raise MismatchError(
                 f"The checkpoint holds another editor: {', '.join(different[:3])} differ. Give the run a new name."
             )
-        self.skipped_steps, self.bad_in_a_row = ours["skipped_steps"], ours["bad_in_a_row"]
-        self._count_in_steps(checkpoint, ours["micro_batches"])
 
     def _count_in_steps(self, checkpoint: dict[str, Any], micro_batches: int) -> None:
         """Restate Lightning's count of batches for another number of micro-batches a step."""

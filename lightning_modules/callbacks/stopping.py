@@ -1,0 +1,40 @@
+"""Stopping on a signal: at a step's end all ranks agree, save, and stop. The signal itself only set a flag."""
+
+from typing import Any
+
+import torch
+import torch.distributed
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from instructedit import signals
+from lightning_modules.callbacks import at_step_end
+from lightning_modules.callbacks.checkpoints import Checkpoints
+
+
+class StopOnSignal(Callback):
+    """Saves and stops when any rank has had SIGTERM, SIGINT or SIGUSR1.
+
+    Args:
+        checkpoints: what saves.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.stopped = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the handlers back: Lightning put its own around them."""
+        signals.install()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Agree with the other ranks."""
+        if not at_step_end(trainer, batch_idx):
+            return
+        flag = torch.tensor([float(bool(signals.requested()))], device=pl_module.device)
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        if flag.item():
+            self.stopped = trainer.should_stop = True
+            self.checkpoints.save(trainer)

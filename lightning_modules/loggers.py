@@ -1,0 +1,112 @@
+"""Where metrics go: always a CSV file that a resumed run continues, and Weights & Biases on request."""
+
+import csv
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from instructedit.errors import InputError
+from lightning_modules.run_directory import RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+class MetricsCsv(Logger):
+    """One row per step in ``metrics.csv``; a step's training and validation values share the row.
+
+    Lightning's CSV logger starts over when a run is resumed; this one goes back to the step it is
+    resumed from (``rewind``) and appends. A new metric adds a column.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._columns: list[str] = ["step"]
+        self._row: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """Loggers have a name."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """The run directory is the version."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *_args: Any, **_kwargs: Any) -> None:
+        """The configuration is in config.yaml."""
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Drop the rows after a step: the run goes on from there."""
+        rows = [row for row in self._read() if int(row["step"]) <= step]
+        self._row = rows.pop() if rows and int(rows[-1]["step"]) == step else {}
+        self._rewrite([*rows, self._row] if self._row else rows)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write the values of a step; the file is complete after each call."""
+        texts = {name: repr(float(value)) for name, value in metrics.items()}
+        same_step = self._row.get("step") == str(step)
+        self._row = {**(self._row if same_step else {}), "step": str(step), **texts}
+        new = [name for name in self._row if name not in self._columns]
+        if not (new or same_step):
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, restval="").writerow(self._row)
+            return
+        self._columns += new
+        rows = self._read()
+        self._rewrite([*(rows[:-1] if same_step else rows), self._row])
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            self._columns += [name for name in reader.fieldnames or () if name not in self._columns]
+        return [{name: text for name, text in row.items() if text} for row in rows]
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, self.path)
+
+
+def wandb_logger(run: RunConfig, run_id: str, config: Mapping[str, Any]) -> Logger:
+    """Build the Weights & Biases logger, which goes on with the run of the same id.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        import wandb
+        from lightning.pytorch.loggers import WandbLogger
+    except ModuleNotFoundError as error:
+        raise InputError("run.wandb needs the package wandb. Run `pip install 'instructedit[wandb]'`.") from error
+    offline = run.wandb == "offline"
+    if not offline and not wandb.login(prompt=False):
+        logger.warning("No key for Weights & Biases: the run is kept offline, `wandb sync` uploads it later.")
+        offline = True
+    return WandbLogger(
+        project=run.wandb_project,
+        name=run.name,
+        id=run_id,
+        resume=None if offline else "allow",
+        save_dir=str(run.path),
+        offline=offline,
+        config=dict(config),
+    )

@@ -1,0 +1,165 @@
+"""The command line of a run: what LightningCLI parses, and what it builds a Trainer of.
+
+YAML sections: run, seed_everything, model, data, trainer, checkpoint, validation. Trainer settings
+that would change what a step is, or that this program sets itself, are not offered.
+"""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+from instructedit.errors import InputError
+from lightning_modules.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from lightning_modules.callbacks.progress import TrainingProgress
+from lightning_modules.callbacks.stopping import StopOnSignal
+from lightning_modules.callbacks.validation import Validation
+from lightning_modules.edit_datamodule import EditDataModule
+from lightning_modules.editor_module import EditorModule
+from lightning_modules.loggers import MetricsCsv
+from lightning_modules.run_directory import RunConfig, RunDirectory
+
+NOT_OFFERED = (
+    "accumulate_grad_batches barebones check_val_every_n_epoch default_root_dir enable_checkpointing "
+    "enable_model_registry enable_model_summary enable_progress_bar fast_dev_run limit_predict_batches "
+    "limit_test_batches limit_train_batches limit_val_batches logger max_epochs min_epochs min_steps "
+    "num_sanity_val_steps overfit_batches plugins precision reload_dataloaders_every_n_epochs "
+    "use_distributed_sampler val_check_interval"
+)
+
+
+class EditorCLI(LightningCLI):
+    """Parses a run's configuration and builds model, data and Trainer, but runs nothing.
+
+    Args:
+        command: fit, validate or test, for the messages.
+        argv: the arguments after it.
+
+    Raises:
+        InputError: a value is refused.
+        argparse.ArgumentError: a key or value cannot be parsed.
+    """
+
+    def __init__(self, command: str, argv: Sequence[str]) -> None:
+        _quiet()
+        super().__init__(
+            EditorModule,
+            EditDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={
+                "prog": f"instructedit {command}",
+                "description": "Settings of a run; --config files stack, later ones and flags win.",
+                "exit_on_error": False,
+            },
+            args=named_run(argv),
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the one seed of a run."""
+        parser.add_argument("--seed_everything", type=int, default=0, help="The seed of weights, order and choices.")
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add trainer, model and data."""
+        skip = set(NOT_OFFERED.split())
+        parser.add_class_arguments(
+            Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=skip
+        )
+        parser.set_defaults({"trainer.log_every_n_steps": 1})
+        parser.add_lightning_class_args(EditorModule, "model")
+        parser.add_lightning_class_args(EditDataModule, "data")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is the run's own."""
+        parser.add_class_arguments(RunConfig, "run")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_lightning_class_args(Validation, "validation")
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="A checkpoint file, or last or best.")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse without Lightning's warning about arguments given twice."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run's directory; nothing is written yet."""
+        self.run = RunConfig(**self.config.run.as_dict())
+        self.directory = RunDirectory(self.run.path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer with our callbacks, checkpoint writer and CSV logger."""
+        self.checkpoints: Checkpoints = self._get(self.config_init, "checkpoint")
+        self.validation: Validation = self._get(self.config_init, "validation")
+        self.validation.checkpoints = self.checkpoints
+        self.stopping = StopOnSignal(self.checkpoints)
+        self.csv = MetricsCsv(self.directory.metrics)
+        settings = dict(self._get(self.config_init, "trainer"))
+        own = [self.checkpoints, self.stopping, self.validation, TrainingProgress()]
+        settings["callbacks"] = [*own, *_listed(settings.get("callbacks"))]
+        plugins: list[Any] = [AtomicCheckpointIO()]
+        if SLURMEnvironment.detect():
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # Lightning's requeue can deadlock ranks
+        return Trainer(
+            **settings,
+            plugins=plugins,
+            logger=[self.csv],
+            default_root_dir=str(self.directory.path),
+            max_epochs=-1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+    def resolved(self) -> str:
+        """The whole configuration as YAML, defaults included."""
+        text: str = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+        content = yaml.safe_load(text)
+        for key in ("ckpt_path", "config"):
+            content.pop(key, None)
+        return yaml.safe_dump(content, sort_keys=False)
+
+
+def named_run(argv: Sequence[str]) -> list[str]:
+    """Replace ``--run DIR`` by the configuration that lies in a run directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    given = list(argv)
+    flags = [argument for argument in given if argument == "--run" or argument.startswith("--run=")]
+    if not flags:
+        return given
+    place = given.index(flags[0])
+    value = flags[0].removeprefix("--run").removeprefix("=") or (given[place + 1 : place + 2] or [""])[0]
+    rest = given[:place] + given[place + (2 if flags[0] == "--run" else 1) :]
+    path = Path(value)
+    if not value or not (path / "config.yaml").is_file():
+        raise InputError(
+            f"No run at {value!r}: there is no config.yaml. Name a directory that `instructedit fit` made."
+        )
+    path = path.resolve()
+    return ["--config", str(path / "config.yaml"), "--run.folder", str(path.parent), "--run.name", path.name, *rest]
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+
+
+def _quiet() -> None:
+    """Let Lightning tell warnings only, and not those that are about choices made here on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*lr_scheduler.step.*before.*", ".*exists and is not empty.*"):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,164 @@
+"""The end of a run: the editor folder, the test table, and where everything lies.
+
+Takes the best checkpoint where there is one, else the last.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from instructedit import signals
+from instructedit.checkpoints import EditorCard, save_editor
+from instructedit.errors import InputError
+from instructedit.evaluation.runner import dress, evaluate
+from instructedit.evaluation.tables import missed_by, summarise, to_jsonl, to_markdown, to_rich
+from instructedit.methods.base import EditMethod
+from instructedit.methods.hyper import HyperMethod
+from instructedit.methods.none import NoEdit
+from instructedit.provenance import revision
+from instructedit.records import EditExample, Outcome
+from lightning_modules.callbacks.checkpoints import BEST, find_checkpoint, read_checkpoint
+from lightning_modules.edit_datamodule import EditDataModule
+from lightning_modules.editor_module import EditorModule
+from lightning_modules.run_directory import RunDirectory
+
+
+class Stopped(Exception):
+    """A signal came while nothing could be saved."""
+
+
+def load_checkpoint(module: EditorModule, run: RunDirectory, path: str | None = None) -> int:
+    """Put a checkpoint's hypernetwork into the module.
+
+    Args:
+        module: the module, built.
+        run: the run's directory.
+        path: a file, ``last`` or ``best``; None takes best where there is one, else last.
+
+    Returns:
+        The optimiser step it was saved at.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+        MismatchError: it belongs to another base or other sites.
+    """
+    best = run.checkpoints / BEST
+    if path not in (None, "last", "best"):
+        file = Path(path)
+    elif path == "best" or (path is None and best.exists()):
+        file = best
+    else:
+        found = find_checkpoint(run.checkpoints)
+        if found is None:
+            raise InputError(f"The run in {run.path} has no checkpoint. Train it first: instructedit fit.")
+        file = found
+    content = read_checkpoint(file)
+    module.check_checkpoint(content)
+    module.load_state_dict(content["state_dict"])
+    return int(content["global_step"])
+
+
+def finish(module: EditorModule, data: EditDataModule, run: RunDirectory, step: int) -> None:
+    """Export the editor, test it, write and print the table.
+
+    Raises:
+        Stopped: a signal came; the editor folder is there, the results are not.
+    """
+    known = run.read()
+    parts: dict[str, Any] = {"tasks": data.tasks, "pools": data.pools, "data": known.get("data"), "steps": step}
+    save_editor(run.editor, module.editor, EditorCard.of(module.editor, module.stage.base, **parts))
+    outcomes = test_outcomes(module, data)
+    code = revision()
+    stamp = {"run": run.path.name, "step": step, "commit": code.commit, "dirty": code.dirty}
+    to_jsonl(run.results / "test.jsonl", outcomes, stamp)
+    results = write_tables(run.results, outcomes, stamp)
+    card = EditorCard.of(module.editor, module.stage.base, results=results, **parts)
+    save_editor(run.editor, module.editor, card)
+    console = table_console()
+    console.print(to_rich(summarise(outcomes), f"{run.path.name}, step {step}: test"))
+    lies = {
+        "editor": run.editor,
+        "table (also exact match, and what Base gets wrong)": run.results / "table.md",
+        "numbers per record": run.results / "test.jsonl",
+        "training metrics": run.metrics,
+        "checkpoints": run.checkpoints,
+        "configuration": run.config,
+    }
+    width = max(map(len, lies))
+    console.print("\n".join(f"{name:<{width}}  {path}" for name, path in lies.items()), soft_wrap=True, highlight=False)
+
+
+def test_outcomes(module: EditorModule, data: EditDataModule) -> list[Outcome]:
+    """Ask every test record of Base and of the editor, with seen and with unseen instructions where it takes any."""
+    examples = [example for found in data.test().values() for example in found]
+    editor = HyperMethod(module.editor, module.stage, module.method, data.pools)
+    rows: list[tuple[str, EditMethod, list[EditExample]]] = [("Base", NoEdit(), examples)]
+    if data.pools is None:
+        rows.append((module.method, editor, examples))
+    else:
+        rows.append((f"{module.method} (seen)", editor, dress(examples, data.pools, "seen")))
+        rows.append((f"{module.method} (unseen)", editor, dress(examples, data.pools, "unseen")))
+    outcomes: list[Outcome] = []
+    with evaluation_progress("test", len(rows) * len(examples)) as (bar, task):
+
+        def advance(n: int) -> None:
+            if signals.requested():
+                raise Stopped(signals.requested())
+            bar.advance(task, n)
+
+        for name, method, asked in rows:
+            outcomes += evaluate(method, module.stage, asked, name=name, batch=data.eval_batch, on_progress=advance)
+    return outcomes
+
+
+def table_console() -> Console:
+    """A console wide enough for a table where it is written to a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
+
+
+class evaluation_progress:  # noqa: N801 - used as a function
+    """A progress bar over records, on a terminal only."""
+
+    def __init__(self, what: str, total: int) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("", total=total)
+
+    def __enter__(self) -> tuple[Progress, Any]:
+        self.bar.start()
+        return self.bar, self.task
+
+    def __exit__(self, *_error: object) -> None:
+        self.bar.stop()
+
+
+def write_tables(folder: Path, outcomes: Sequence[Outcome], stamp: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``table.md`` and ``test.json``; return what the latter holds."""
+    missed = missed_by(outcomes)
+    tables = {
+        "Token accuracy": summarise(outcomes),
+        "Exact match": summarise(outcomes, exact=True),
+        "Only records that Base gets wrong": summarise(missed),
+    }
+    told = ", ".join(f"{key} {value}" for key, value in stamp.items())
+    text = "\n".join(to_markdown(lines, title) for title, lines in tables.items())
+    (folder / "table.md").write_text(f"{told}\n\n{text}", encoding="utf-8")
+    means = {
+        title: {
+            f"{line.task} / {line.method}": {
+                metric: {"mean": cell.mean, "low": cell.low, "high": cell.high, "n": cell.n}
+                for metric, cell in line.cells.items()
+            }
+            for line in lines
+        }
+        for title, lines in tables.items()
+    }
+    results = {**stamp, **means}
+    (folder / "test.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
