@@ -144,6 +144,10 @@ class EditDataModule(LightningDataModule):
         batches = [self.sampler.global_batch(step) for step in range(steps)]
         return [self.collator(draws[i : i + size]) for draws in batches for i in range(0, len(draws), size)]
 
+    def transfer_batch_to_device(self, batch: Batch, device: object, dataloader_idx: int) -> Batch:
+        """Leave a batch alone: it holds integers, its tensors are made where the base is."""
+        return batch
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: batches consumed, not drawn, and what they were drawn from."""
         return {"consumed_steps": self.trainer.global_step, "fingerprint": self.sampler.fingerprint}

@@ -138,15 +138,15 @@ class EditorModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _rate(self, max_steps: int) -> Callable[[int], float]:
-        if max_steps <= self.warmup_steps:
+        if max_steps < self.warmup_steps:
             raise InputError(
-                f"trainer.max_steps is {max_steps} and model.warmup_steps {self.warmup_steps}. Set max_steps, above it."
+                f"model.warmup_steps is {self.warmup_steps}, but the run ends at step {max_steps}. Set it lower."
             )
 
         def rate(step: int) -> float:
             if step < self.warmup_steps:
                 return (step + 1) / self.warmup_steps
-            left = max(0.0, (max_steps - step) / (max_steps - self.warmup_steps))
+            left = max(0, max_steps - step) / max(1, max_steps - self.warmup_steps)
             shapes = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
             return shapes[self.schedule]
 
@@ -215,10 +215,6 @@ class EditorModule(LightningModule):
         # To the loggers directly, here: the row of a step is written before any checkpoint of that step.
         for logger in self.trainer.loggers:
             logger.log_metrics(self.last_values, step)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Leave a batch alone: it holds integers, its tensors are made where the base is."""
-        return batch
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ class MetricsCsv(Logger):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self._columns: list[str] = ["step"]
+        self._columns: list[str] = []
         self._row: dict[str, str] = {}
 
     @property
@@ -50,12 +50,14 @@ class MetricsCsv(Logger):
     def rewind(self, step: int) -> None:
         """Drop the rows after a step: the run goes on from there."""
         rows = [row for row in self._read() if int(row["step"]) <= step]
-        self._row = rows.pop() if rows and int(rows[-1]["step"]) == step else {}
-        self._rewrite([*rows, self._row] if self._row else rows)
+        self._row = rows[-1] if rows else {}
+        self._rewrite(rows)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write the values of a step; the file is complete after each call."""
+        if not self._columns:  # the first values of this process
+            self._row = ([{}] + self._read())[-1]
         texts = {name: repr(float(value)) for name, value in metrics.items()}
         same_step = self._row.get("step") == str(step)
         self._row = {**(self._row if same_step else {}), "step": str(step), **texts}
@@ -64,8 +66,8 @@ class MetricsCsv(Logger):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns, restval="").writerow(self._row)
             return
-        self._columns += new
         rows = self._read()
+        self._columns += [name for name in self._row if name not in self._columns]
         self._rewrite([*(rows[:-1] if same_step else rows), self._row])
 
     def _read(self) -> list[dict[str, str]]:

@@ -122,7 +122,7 @@ class EditorCLI(LightningCLI):
 
     def resolved(self) -> str:
         """The whole configuration as YAML, defaults included."""
-        text: str = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+        text: str = self.parser.dump(self.config, skip_unset=False, skip_link_targets=False)
         content = yaml.safe_load(text)
         for key in ("ckpt_path", "config"):
             content.pop(key, None)
@@ -161,5 +161,5 @@ def _quiet() -> None:
     """Let Lightning tell warnings only, and not those that are about choices made here on purpose."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*lr_scheduler.step.*before.*", ".*exists and is not empty.*"):
+    for message in (".*does not have many workers.*", ".*lr_scheduler.step.*before.*", ".*LeafSpec.*deprecated.*"):
         warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,188 @@
+"""Stopped or killed and gone on: the same to the bit as a run that was left alone."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instructedit import signals
+from lightning_modules import editor_module
+from lightning_modules.callbacks import validation
+from lightning_modules.callbacks.checkpoints import read_checkpoint
+from tests.lightning_modules.conftest import Write, run
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    """Compare two checkpoints' contents to the bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}/{index}")
+    else:
+        assert a == b, where
+
+
+PARTS = (
+    "state_dict",
+    "optimizer_states",
+    "lr_schedulers",
+    "callbacks",
+    "EditDataModule",
+    "global_step",
+    "instructedit",
+)
+
+
+def assert_same_run(left_alone: Path, resumed: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        a, b = (read_checkpoint(path / "checkpoints" / name) for path in (left_alone, resumed))
+        for part in PARTS:
+            assert_same(a[part], b[part], f"{name}/{part}")
+        counts = "loops", "fit_loop", "epoch_loop.batch_progress"
+        assert_same(a[counts[0]][counts[1]][counts[2]]["total"], b[counts[0]][counts[1]][counts[2]]["total"], name)
+    assert (left_alone / "metrics.csv").read_bytes() == (resumed / "metrics.csv").read_bytes()
+
+
+@pytest.fixture
+def left_alone(write_config: Write, tmp_path: Path) -> Path:
+    assert run("fit", "--config", write_config("alone", data__micro_batch=3)) == 0
+    return tmp_path / "runs" / "alone"
+
+
+def at_loss(monkeypatch: pytest.MonkeyPatch, call: int, act: Callable[[], None]) -> None:
+    """Do something inside the ``call``-th micro-batch's loss."""
+    real, calls = editor_module.meta_loss, [0]
+
+    def counted(*args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            act()
+        return real(*args)
+
+    monkeypatch.setattr(editor_module, "meta_loss", counted)
+
+
+# Steps have two micro-batches. Step 3 is one of validation, 4 one of a checkpoint, 5 neither; 6 is the last.
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [(step, signal.SIGUSR1) for step in (1, 3, 4, 5, 6)] + [(step, signal.SIGTERM) for step in (3, 4)],
+)
+def test_a_signal_saves_stops_and_the_same_command_goes_on(
+    step: int,
+    number: signal.Signals,
+    left_alone: Path,
+    write_config: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = write_config("stopped", data__micro_batch=3)
+    with monkeypatch.context() as patch:
+        at_loss(patch, 2 * step - 1, lambda: os.kill(os.getpid(), number))
+        assert run("fit", "--config", config) == 0
+    assert f"stopped at step {step} by {number.name}" in capsys.readouterr().out
+    path = tmp_path / "runs" / "stopped"
+    assert read_checkpoint(path / "checkpoints" / "last.ckpt")["global_step"] == step
+    assert not (path / "results").exists()
+    signals.clear()
+    assert run("fit", "--config", config) == 0
+    assert_same_run(left_alone, path)
+    assert (path / "results" / "table.md").exists()
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone: nothing of ours catches it."""
+
+
+def killed() -> None:
+    raise Killed
+
+
+def test_a_run_killed_in_a_step_goes_on_from_its_last_checkpoint(
+    left_alone: Path, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config("killed", data__micro_batch=3)
+    for step in (2, 6):  # before there is any checkpoint; then long after the last one, from 4
+        with monkeypatch.context() as patch:
+            at_loss(patch, 2 * step, killed)
+            with pytest.raises(Killed):
+                run("fit", "--config", config)
+    assert read_checkpoint(tmp_path / "runs" / "killed" / "checkpoints" / "last.ckpt")["global_step"] == 4
+    assert run("fit", "--config", config) == 0
+    assert_same_run(left_alone, tmp_path / "runs" / "killed")
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_run_killed_in_validation_validates_again(
+    which: int, left_alone: Path, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, real, calls = write_config("killed", data__micro_batch=3), validation.run_validation, [0]
+
+    def counted(*args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == which:
+            killed()
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "run_validation", counted)
+        with pytest.raises(Killed):
+            run("fit", "--config", config)
+    assert run("fit", "--config", config) == 0
+    assert_same_run(left_alone, tmp_path / "runs" / "killed")
+
+
+def test_another_portioning_goes_on_at_the_same_step(
+    write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_loss(patch, 9, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        assert run("fit", "--config", write_config(data__micro_batch=2)) == 0
+    signals.clear()
+    assert run("fit", "--config", write_config(data__micro_batch=1)) == 0
+    content = read_checkpoint(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt")
+    assert content["global_step"] == 6
+    assert content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"] == 24
+    assert (tmp_path / "runs" / "run" / "metrics.csv").read_text().count("\n") == 7
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    left_alone: Path, write_config: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = left_alone / "checkpoints"
+    before = read_checkpoint(folder / "last.ckpt")["state_dict"]
+    content = (folder / "last.ckpt").read_bytes()
+    (folder / "last.ckpt").write_bytes(content[: len(content) // 2])
+    config = write_config("alone", data__micro_batch=3)
+    assert run("fit", "--config", config) == 0
+    assert "last.ckpt cannot be read" in caplog.text
+    assert_same(read_checkpoint(folder / "last.ckpt")["state_dict"], before)
+    (folder / "last.ckpt").write_bytes(b"")
+    (folder / "previous.ckpt").write_bytes(b"")
+    assert run("fit", "--config", config) == 2
+    shutil.rmtree(folder)
+    assert run("fit", "--config", config) == 0
+
+
+def test_data_that_changed_under_a_run_is_refused(
+    write_config: Write, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", "--config", write_config(trainer__max_steps=2)) == 0
+    other = tmp_path / "other"
+    shutil.copytree(prepared, other)
+    shutil.rmtree(other / "recent" / "train")
+    shutil.copytree(other / "recent" / "validation", other / "recent" / "train")
+    assert run("fit", "--config", write_config(trainer__max_steps=2, data__folder=str(other))) == 2
+    assert "its data differs" in capsys.readouterr().err
