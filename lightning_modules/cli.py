@@ -4,6 +4,7 @@ Imports nothing heavy by itself: the signal handlers are in place before torch i
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instructedit import signals
@@ -102,9 +103,9 @@ def _checkpoint(cli: "EditorCLI") -> str | None:
 
     asked = cli.config.ckpt_path
     if asked not in (None, "last"):
-        asked = str(cli.directory.checkpoints / BEST) if asked == "best" else asked
-        read_checkpoint(asked)
-        return asked
+        path = cli.directory.checkpoints / BEST if asked == "best" else Path(asked)
+        read_checkpoint(path)
+        return str(path)
     found = find_checkpoint(cli.directory.checkpoints)
     if found is None and asked:
         raise InputError(f"The run in {cli.directory.path} has no checkpoint. Leave --ckpt_path out to start it.")

@@ -6,6 +6,7 @@ that would change what a step is, or that this program sets itself, are not offe
 
 import logging
 import warnings
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from instructedit.errors import InputError
 from lightning_modules.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -42,8 +44,7 @@ class EditorCLI(LightningCLI):
         argv: the arguments after it.
 
     Raises:
-        InputError: a value is refused.
-        argparse.ArgumentError: a key or value cannot be parsed.
+        InputError: a key or a value is refused.
     """
 
     def __init__(self, command: str, argv: Sequence[str]) -> None:
@@ -88,7 +89,10 @@ class EditorCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without Lightning's warning about arguments given twice."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise InputError(f"{error}. `{parser.prog} --help` lists the settings.") from error
 
     def before_instantiate_classes(self) -> None:
         """Name the run's directory; nothing is written yet."""
@@ -108,17 +112,13 @@ class EditorCLI(LightningCLI):
         plugins: list[Any] = [AtomicCheckpointIO()]
         if SLURMEnvironment.detect():
             plugins.append(SLURMEnvironment(auto_requeue=False))  # Lightning's requeue can deadlock ranks
-        return Trainer(
-            **settings,
-            plugins=plugins,
-            logger=[self.csv],
-            default_root_dir=str(self.directory.path),
-            max_epochs=-1,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        settings |= {"plugins": plugins, "logger": [self.csv], "default_root_dir": str(self.directory.path)}
+        settings |= {"max_epochs": -1, "use_distributed_sampler": False}
+        settings |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        try:
+            return Trainer(**settings)
+        except (MisconfigurationException, ValueError) as error:
+            raise InputError(f"The trainer section cannot be used here: {error}") from error
 
     def resolved(self) -> str:
         """The whole configuration as YAML, defaults included."""

@@ -73,7 +73,12 @@ def finish(module: EditorModule, data: EditDataModule, run: RunDirectory, step: 
     save_editor(run.editor, module.editor, EditorCard.of(module.editor, module.stage.base, **parts))
     outcomes = test_outcomes(module, data)
     code = revision()
-    stamp = {"run": run.path.name, "step": step, "commit": code.commit, "dirty": code.dirty}
+    stamp: dict[str, str | int | bool] = {
+        "run": run.path.name,
+        "step": step,
+        "commit": code.commit,
+        "dirty": code.dirty,
+    }
     to_jsonl(run.results / "test.jsonl", outcomes, stamp)
     results = write_tables(run.results, outcomes, stamp)
     card = EditorCard.of(module.editor, module.stage.base, results=results, **parts)
@@ -138,7 +143,7 @@ class evaluation_progress:  # noqa: N801 - used as a function
         self.bar.stop()
 
 
-def write_tables(folder: Path, outcomes: Sequence[Outcome], stamp: Mapping[str, Any]) -> dict[str, Any]:
+def write_tables(folder: Path, outcomes: Sequence[Outcome], stamp: Mapping[str, object]) -> dict[str, Any]:
     """Write ``table.md`` and ``test.json``; return what the latter holds."""
     missed = missed_by(outcomes)
     tables = {

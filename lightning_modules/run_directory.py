@@ -74,6 +74,11 @@ class RunDirectory:
         self.metrics = path / "metrics.csv"
         self.results = path / "results"
 
+    @property
+    def started(self) -> bool:
+        """Whether anything was trained in it; before that, its configuration may still change."""
+        return any(self.checkpoints.glob("*.ckpt"))
+
     def claim(self, resolved: str, write: bool = True) -> None:
         """Take the directory for a configuration, or go on in it with the same one.
 
@@ -85,7 +90,7 @@ class RunDirectory:
             MismatchError: the directory holds a run of another configuration; names the keys.
             InputError: its config.yaml cannot be read, or the directory cannot be made.
         """
-        if self.config.exists():
+        if self.config.exists() and self.started:
             before, now = (dict(_flat(_parsed(text, self.config))) for text in (self.config.read_text(), resolved))
             # A key only one side has came or went with a version of this program.
             changed = [key for key in before.keys() & now.keys() if _fixed(key) and before[key] != now[key]]
@@ -123,7 +128,7 @@ class RunDirectory:
         """
         known = self.read()
         for key, now in (("fingerprint", fingerprint), ("data", dict(data))):
-            if key in known and known[key] != now:
+            if self.started and key in known and known[key] != now:
                 raise MismatchError(
                     f"The run in {self.path} was started with another {'base' if key == 'fingerprint' else 'data'}: "
                     f"its {key} differs from {self.record.name}. Choose another --run.name, or restore what it was."

@@ -6,7 +6,7 @@ in it or just before it; here a resumed run makes up for it, so that ``metrics.c
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -113,7 +113,7 @@ class Validation(Callback):
 
 def validation_examples(data: "EditDataModule") -> "Examples":
     """The validation records of every task, dressed as validation asks them."""
-    which = "seen" if data.pools else None
+    which: Literal["seen"] | None = "seen" if data.pools else None
     return {task: dress(examples, data.pools, which) for task, examples in data.validation().items()}
 
 

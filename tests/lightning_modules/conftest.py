@@ -3,17 +3,18 @@
 import csv
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from instructedit import cli, signals
-from instructedit.base import Base
 from instructedit.records import EditExample, EditRequest, Probe
 from instructedit.tasks.prepared import write_prepared
+from tests.conftest import byte_tokenizer, tiny_gpt2, tiny_llama
 
 WORDS = ("Oslo", "Lima", "Cairo", "Quito", "Rabat", "Hanoi", "Accra", "Dakar")
 
@@ -47,20 +48,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def llama_folder(tiny_llama_base: Base, tmp_path: Path) -> Path:
-    return saved(tiny_llama_base, tmp_path / "tiny-llama")
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tiny_llama(), tmp_path_factory.mktemp("bases") / "tiny-llama")
 
 
-@pytest.fixture
-def gpt2_folder(tiny_gpt2_base: Base, tmp_path: Path) -> Path:
-    return saved(tiny_gpt2_base, tmp_path / "tiny-gpt2")
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tiny_gpt2(), tmp_path_factory.mktemp("bases") / "tiny-gpt2")
 
 
-def saved(base: Base, folder: Path) -> Path:
-    base.model.save_pretrained(folder)
-    tokenizer: PreTrainedTokenizerFast = base.tokenizer
-    tokenizer.save_pretrained(folder)
+def saved(model: PreTrainedModel, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -70,6 +70,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     monkeypatch.setenv("INSTRUCTEDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("INSTRUCTEDIT_DEBUG", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     yield
     signals.clear()
@@ -77,43 +78,37 @@ def handlers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         signal.signal(number, handler)
 
 
-Settings = dict[str, Any]
 Write = Callable[..., Path]
 
 
 @pytest.fixture
 def write_config(tmp_path: Path, prepared: Path, llama_folder: Path) -> Write:
     """Write a small experiment; keywords such as ``model__lr=0.1`` change one setting of a section."""
+    return partial(write_experiment, tmp_path, prepared, llama_folder)
 
-    def write(name: str = "run", **changes: object) -> Path:
-        settings: Settings = {
-            "run": {"name": name, "folder": str(tmp_path / "runs")},
-            "model": {
-                "base": str(llama_folder),
-                "sites": {"last_blocks": 2},
-                "editor": {"rank": 8},
-                "lr": 1e-3,
-                "warmup_steps": 2,
-                "schedule": "linear",
-            },
-            "data": {
-                "folder": str(prepared),
-                "tasks": ["recent", "convsent"],
-                "held_out": ["zsre"],
-                "batch": 4,
-            },
-            "trainer": {"max_steps": 6, "accelerator": "cpu", "devices": 1, "gradient_clip_val": 100.0},
-            "validation": {"every_n_steps": 3},
-            "checkpoint": {"every_n_steps": 2},
-        }
-        for key, value in changes.items():
-            section, _, setting = key.partition("__")
-            settings[section][setting] = value
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(settings))
-        return path
 
-    return write
+def write_experiment(folder: Path, prepared: Path, base: Path, name: str = "run", **changes: object) -> Path:
+    settings: dict[str, dict[str, Any]] = {
+        "run": {"name": name, "folder": str(folder / "runs")},
+        "model": {
+            "base": str(base),
+            "sites": {"last_blocks": 2},
+            "editor": {"rank": 8},
+            "lr": 1e-3,
+            "warmup_steps": 2,
+            "schedule": "linear",
+        },
+        "data": {"folder": str(prepared), "tasks": ["recent", "convsent"], "held_out": ["zsre"], "batch": 4},
+        "trainer": {"max_steps": 6, "accelerator": "cpu", "devices": 1, "gradient_clip_val": 100.0},
+        "validation": {"every_n_steps": 3},
+        "checkpoint": {"every_n_steps": 2},
+    }
+    for key, value in changes.items():
+        section, _, setting = key.partition("__")
+        settings[section][setting] = value
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
 
 
 def run(*argv: object) -> int:

@@ -64,7 +64,7 @@ def test_only_the_hypernetwork_is_in_a_checkpoint(write_config: Write, tmp_path:
     assert rates == [1e-3, 1e-4]
 
 
-def test_every_learned_part_moves(write_config: Write, tmp_path: Path) -> None:
+def test_every_learned_part_moves(write_config: Write, llama_folder: Path, tmp_path: Path) -> None:
     config = write_config(trainer__max_steps=3, model__warmup_steps=0, validation__every_n_steps=1)
     assert run("fit", "--config", config) == 0
     folder = tmp_path / "runs" / "run" / "checkpoints"
@@ -73,7 +73,7 @@ def test_every_learned_part_moves(write_config: Write, tmp_path: Path) -> None:
     from instructedit.base import SiteSpec, find_sites
     from instructedit.hypernet.editor import EditorConfig
 
-    base = load_base(str(tmp_path / "tiny-llama"))
+    base = load_base(str(llama_folder))
     start = HyperEditor(find_sites(base, SiteSpec(last_blocks=2)), EditorConfig(rank=8))
     for name, value in start.named_parameters():
         assert not torch.equal(last["editor." + name], value), name

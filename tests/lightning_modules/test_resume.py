@@ -14,7 +14,7 @@ from instructedit import signals
 from lightning_modules import editor_module
 from lightning_modules.callbacks import validation
 from lightning_modules.callbacks.checkpoints import read_checkpoint
-from tests.lightning_modules.conftest import Write, run
+from tests.lightning_modules.conftest import Write, run, write_experiment
 
 
 def assert_same(a: Any, b: Any, where: str = "") -> None:
@@ -55,10 +55,12 @@ def assert_same_run(left_alone: Path, resumed: Path) -> None:
     assert (left_alone / "metrics.csv").read_bytes() == (resumed / "metrics.csv").read_bytes()
 
 
-@pytest.fixture
-def left_alone(write_config: Write, tmp_path: Path) -> Path:
-    assert run("fit", "--config", write_config("alone", data__micro_batch=3)) == 0
-    return tmp_path / "runs" / "alone"
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory: pytest.TempPathFactory, prepared: Path, llama_folder: Path) -> Path:
+    """A run of six steps of two micro-batches each that nothing happened to."""
+    folder = tmp_path_factory.mktemp("left-alone")
+    assert run("fit", "--config", write_experiment(folder, prepared, llama_folder, data__micro_batch=3)) == 0
+    return folder / "runs" / "run"
 
 
 def at_loss(monkeypatch: pytest.MonkeyPatch, call: int, act: Callable[[], None]) -> None:
@@ -161,11 +163,12 @@ def test_another_portioning_goes_on_at_the_same_step(
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     left_alone: Path, write_config: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = left_alone / "checkpoints"
+    shutil.copytree(left_alone, tmp_path / "runs" / "run")
+    folder = tmp_path / "runs" / "run" / "checkpoints"
     before = read_checkpoint(folder / "last.ckpt")["state_dict"]
     content = (folder / "last.ckpt").read_bytes()
     (folder / "last.ckpt").write_bytes(content[: len(content) // 2])
-    config = write_config("alone", data__micro_batch=3)
+    config = write_config(data__micro_batch=3)
     assert run("fit", "--config", config) == 0
     assert "last.ckpt cannot be read" in caplog.text
     assert_same(read_checkpoint(folder / "last.ckpt")["state_dict"], before)

@@ -1,0 +1,171 @@
+"""Every kind of bad input through the command line: one clear line, exit status 2."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from instructedit.checkpoints import load_editor
+from instructedit.tasks.prepared import read_prepared, write_prepared
+from tests.conftest import byte_tokenizer, tiny_llama
+from tests.lightning_modules.conftest import Write, run
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must be refused; return what it says."""
+
+    def call(*argv: object) -> str:
+        capsys.readouterr()
+        assert run(*argv) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        assert len(lines) == 1 and lines[0].startswith("error: "), lines
+        return lines[0]
+
+    return call
+
+
+CASES: dict[str, tuple[dict[str, object], list[str]]] = {
+    "base": ({"model__base": "./no-such-base"}, ["no-such-base"]),
+    "alias": ({"model__base": "smollm2-136m"}, ["smollm2-135m"]),
+    "site": ({"model__sites": {"names": ["model.layers.9.mlp.up_proj"]}}, ["layers.9", "blocks 0-3"]),
+    "matrix": ({"model__sites": {"matrices": ["c_fc"]}}, ["c_fc", "down_proj"]),
+    "task": ({"data__tasks": ["recent", "counterfact"]}, ["counterfact", "recent/train", "instructedit prepare"]),
+    "held-out task": ({"data__held_out": ["qsre"]}, ["qsre"]),
+    "no training records": ({"data__tasks": ["recent", "zsre"]}, ["zsre", "train", "empty"]),
+    "folder": ({"data__folder": "nowhere"}, ["nowhere", "instructedit prepare"]),
+    "pools": ({"data__instructions": "nowhere.yaml"}, ["nowhere.yaml"]),
+    "key": ({"model__learning_rate": 1e-3}, ["learning_rate", "instructedit fit --help"]),
+    "trainer key": ({"trainer__precision": "16-mixed"}, ["precision"]),
+    "section": ({"run__nam": "x"}, ["nam"]),
+    "type": ({"data__batch": "eight"}, ["batch", "eight"]),
+    "choice": ({"model__method": "mend"}, ["mend", "MEND"]),
+    "batch": ({"data__batch": 0}, ["data.batch"]),
+    "device name": ({"trainer__accelerator": "npu"}, ["npu"]),
+    "name": ({"run__name": "a/b"}, ["run.name"]),
+    "steps": ({"trainer__max_steps": -1}, ["max_steps"]),
+    "warm-up": ({"model__warmup_steps": 7}, ["warmup_steps"]),
+    "rank": ({"model__editor": {"rank": 0}}, ["rank"]),
+    "mix": ({"data__mix": {"locality": 0}}, ["locality"]),
+    "caps": ({"data__caps": {"zsre": 3}}, ["zsre", "caps"]),
+    "validation": ({"validation__every_n_steps": 0}, ["every_n_steps"]),
+    "context": ({"model__base": "short"}, ["longer than the base's context of 40"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bad_setting(case: str, write_config: Write, refused: Refused, tmp_path: Path) -> None:
+    if case == "context":
+        tiny_llama(max_position_embeddings=40).save_pretrained(tmp_path / "short")
+        byte_tokenizer().save_pretrained(tmp_path / "short")
+    changes, told = CASES[case]
+    message = refused("fit", "--config", write_config(**changes))
+    assert [part for part in told if part not in message] == [], message
+
+
+@pytest.mark.parametrize("text", ["model: {base: [", "- a list\n", "modle: {base: x}\n"])
+def test_a_bad_config_file(text: str, refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    refused("fit", "--config", path)
+    assert "missing.yaml" in refused("fit", "--config", tmp_path / "missing.yaml")
+
+
+def test_a_missing_section(refused: Refused) -> None:
+    assert "model" in refused("fit")
+
+
+def test_an_empty_validation_split(write_config: Write, refused: Refused, prepared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(prepared, folder)
+    splits = {"train": read_prepared(prepared, "recent", "train"), "test": read_prepared(prepared, "recent", "test")}
+    write_prepared(folder, "recent", splits, {})  # type: ignore[arg-type]
+    message = refused("fit", "--config", write_config(data__folder=str(folder)))
+    assert "validation split of task 'recent'" in message and "--validation" in message
+
+
+def test_a_damaged_data_file(write_config: Write, refused: Refused, prepared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(prepared, folder)
+    (file,) = (folder / "recent" / "train").glob("*.arrow")
+    file.write_bytes(b"no arrow")
+    assert "recent" in refused("fit", "--config", write_config(data__folder=str(folder)))
+
+
+def test_a_record_without_a_target(write_config: Write, refused: Refused, prepared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(prepared, folder)
+    train = read_prepared(prepared, "recent", "train")
+    train = [replace(e, request=replace(e.request, target=" ")) for e in train]
+    splits = {split: read_prepared(prepared, "recent", split) for split in ("validation", "test")}  # type: ignore[arg-type]
+    write_prepared(folder, "recent", {"train": train, **splits}, {})  # type: ignore[arg-type, dict-item]
+    assert "Empty target" in refused("fit", "--config", write_config(data__folder=str(folder)))
+
+
+def test_a_task_without_a_pool(write_config: Write, refused: Refused, tmp_path: Path) -> None:
+    pool = {"task": "convsent", "label": "x", "descriptions": [f"Sentence {n}." for n in range(10)]}
+    (tmp_path / "pools.yaml").write_text(yaml.safe_dump(pool))
+    message = refused("fit", "--config", write_config(data__instructions=str(tmp_path / "pools.yaml")))
+    assert "instruction pool 'recent'" in message
+    # MEND takes no instructions and does not ask for any.
+    config = write_config("mend", data__instructions="nowhere", model__method="MEND", trainer__max_steps=2)
+    assert run("fit", "--config", config) == 0
+
+
+def test_a_run_directory_of_another_configuration(write_config: Write, refused: Refused, tmp_path: Path) -> None:
+    assert run("fit", "--config", write_config(trainer__max_steps=2)) == 0
+    before = (tmp_path / "runs" / "run" / "config.yaml").read_bytes()
+    message = refused("fit", "--config", write_config(trainer__max_steps=2, model__lr=1e-4, data__batch=2))
+    assert "data.batch (4, now 2)" in message and "model.lr (0.001, now 0.0001)" in message
+    assert "seed" in refused("fit", "--config", write_config(trainer__max_steps=2), "--seed_everything", 1)
+    assert (tmp_path / "runs" / "run" / "config.yaml").read_bytes() == before
+    # Settings that change no number may change, and so may all before anything was trained.
+    assert run("fit", "--config", write_config(trainer__max_steps=2, data__eval_batch=2)) == 0
+    shutil.rmtree(tmp_path / "runs" / "run" / "checkpoints")
+    assert run("fit", "--config", write_config(trainer__max_steps=2, model__lr=1e-4)) == 0
+
+
+def test_another_base_under_the_same_name(
+    write_config: Write, refused: Refused, llama_folder: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(llama_folder, base)
+    config = write_config(trainer__max_steps=2, model__base=str(base))
+    assert run("fit", "--config", config) == 0
+    tiny_llama(seed=5).save_pretrained(base)
+    assert "with another base" in refused("fit", "--config", config)
+    path = tmp_path / "runs" / "run"
+    assert "another base" in refused("test", "--run", path)
+    (path / "run.json").unlink()
+    assert "another base" in refused("fit", "--config", config)
+    from instructedit.base import load_base
+
+    with pytest.raises(ValueError, match="was trained on base"):
+        load_editor(path / "editor", load_base(str(base)))
+
+
+def test_runs_and_checkpoints_that_are_not_there(write_config: Write, refused: Refused, tmp_path: Path) -> None:
+    assert "no config.yaml" in refused("test", "--run", tmp_path / "runs" / "none")
+    assert "no config.yaml" in refused("validate", "--run")
+    config = write_config()
+    assert "no checkpoint" in refused("validate", "--config", config)
+    assert "no checkpoint" in refused("fit", "--config", config, "--ckpt_path", "last")
+    assert "nowhere.ckpt" in refused("fit", "--config", config, "--ckpt_path", "nowhere.ckpt")
+    (tmp_path / "runs" / "run" / "run.json").write_text("{")
+    assert "run.json" in refused("fit", "--config", config)
+
+
+def test_what_is_given_last_wins(write_config: Write, tmp_path: Path) -> None:
+    second = tmp_path / "second.yaml"
+    second.write_text("trainer: {max_steps: 3}\nmodel: {warmup_steps: 0}\n")
+    assert run("fit", "--config", write_config(), "--config", second, "--trainer.max_steps", 2) == 0
+    config = yaml.safe_load((tmp_path / "runs" / "run" / "config.yaml").read_text())
+    assert config["trainer"]["max_steps"] == 2 and config["model"]["warmup_steps"] == 0
+    assert config["model"]["lr"] == 1e-3
+    assert json.loads((tmp_path / "runs" / "run" / "editor" / "card.json").read_text())["steps"] == 2
