@@ -91,6 +91,7 @@ def _start(cli: "EditorCLI") -> None:
     hashes = data.hashes()
     data.validation()  # an empty split is refused now, not at the first validation
     base = module.build(trainer.strategy.root_device)
+    data.check(base)
     record = cli.directory.note(base.fingerprint, hashes, write=trainer.is_global_zero)
     if cli.run.wandb != "disabled":
         trainer.loggers = [*trainer.loggers, wandb_logger(cli.run, record["wandb_id"], cli.config.as_dict())]

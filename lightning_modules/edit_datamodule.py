@@ -21,6 +21,7 @@ from instructedit.instructions.pools import DEFAULT_POOLS, InstructionPool, load
 from instructedit.records import EditExample
 from instructedit.tasks.choice import stable_sample
 from instructedit.tasks.prepared import PreparedSplit, read_prepared
+from lightning_modules.record_check import check_records
 
 Examples = dict[str, list[EditExample]]
 
@@ -193,6 +194,17 @@ class EditDataModule(LightningDataModule):
             return examples
         kept = set(stable_sample([example.request.id for example in examples], limit, "limit"))
         return [example for example in examples if example.request.id in kept]
+
+    def check(self, base: Base) -> None:
+        """Look at every record the run will use.
+
+        Raises:
+            InputError: a split is empty, a record has no target or is too long for the base.
+        """
+        train = {task: self.records(task, "train") for task in self.tasks}
+        for found in (train, self.validation(), self.test()):
+            for examples in found.values():
+                check_records(examples, base, self.pools)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each task's training records and of its test records, for the run's card."""

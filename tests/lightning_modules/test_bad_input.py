@@ -108,6 +108,21 @@ def test_a_record_without_a_target(write_config: Write, refused: Refused, prepar
     assert "Empty target" in refused("fit", "--config", write_config(data__folder=str(folder)))
 
 
+def test_a_test_record_longer_than_the_context_is_found_before_training(
+    write_config: Write, refused: Refused, prepared: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(prepared, folder)
+    (first, *others) = read_prepared(prepared, "zsre", "test")
+    long = replace(first, probes=(replace(first.probes[0], prompt="word " * 99),))
+    write_prepared(folder, "zsre", {"test": [long, *others]}, {})
+    assert "longer than" in refused("fit", "--config", write_config(data__folder=str(folder)))
+    assert not (tmp_path / "runs" / "run" / "checkpoints").exists()
+    # Without an instruction the same text fits.
+    changes = {"model__method": "MEND", "trainer__max_steps": 2}
+    assert run("fit", "--config", write_config("mend", data__folder=str(folder), **changes)) == 0
+
+
 def test_a_task_without_a_pool(write_config: Write, refused: Refused, tmp_path: Path) -> None:
     pool = {"task": "convsent", "label": "x", "descriptions": [f"Sentence {n}." for n in range(10)]}
     (tmp_path / "pools.yaml").write_text(yaml.safe_dump(pool))
