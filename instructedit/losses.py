@@ -42,6 +42,8 @@ def token_unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
 
 def token_kl(base_logits: Tensor, edited_logits: Tensor) -> Tensor:
     """KL(base || edited) at each position: two times (m, vocabulary) -> (m,)."""
-    base = base_logits.float().log_softmax(-1)
-    edited = edited_logits.float().log_softmax(-1)
-    return functional.kl_div(edited, base, reduction="none", log_target=True).sum(-1)
+    with torch.no_grad():
+        log_p = base_logits.float().log_softmax(-1)
+        p = log_p.exp()
+    log_q = edited_logits.float().log_softmax(-1)
+    return (p * (log_p - log_q)).sum(-1)

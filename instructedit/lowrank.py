@@ -40,7 +40,8 @@ class LowRankUpdate:
 
     def for_rows(self, rows: LongTensor) -> "LowRankUpdate":
         """Repeat the requests' changes so that entry n is the change row n of a batch sees."""
-        return LowRankUpdate(self.u[rows], self.v[rows])
+        # Not self.u[rows]: its backward adds element by element, this one row by row.
+        return LowRankUpdate(self.u.index_select(0, rows), self.v.index_select(0, rows))
 
     def merged(self) -> "LowRankUpdate":
         """Add all requests' changes into one: (1, b * r, ...)."""
@@ -57,13 +58,13 @@ class LowRankUpdate:
         """
         return self.u.transpose(1, 2) @ self.v
 
-    def apply(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return y + (x u^T) v for x (n, t, d_in), y (n, t, d_out); n must be b unless b is 1.
+    def to(self, dtype: torch.dtype) -> "LowRankUpdate":
+        """Round the factors to a dtype."""
+        return LowRankUpdate(self.u.to(dtype), self.v.to(dtype))
 
-        The products run in x's dtype: under a bf16 base the fp32 factors are rounded once, here.
-        """
-        u, v = self.u.to(x.dtype), self.v.to(x.dtype)
-        return y + (x @ u.transpose(1, 2)) @ v
+    def apply(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return y + (x u^T) v for x (n, t, d_in), y (n, t, d_out); n must be b unless b is 1."""
+        return y + (x @ self.u.transpose(1, 2)) @ self.v
 
 
 def concatenate(updates: Sequence[LowRankUpdate]) -> LowRankUpdate:
@@ -101,8 +102,12 @@ def applied(model: nn.Module, updates: Mapping[str, LowRankUpdate], rows: LongTe
     """
 
     def function_for(update: LowRankUpdate) -> Callable[[Tensor, Tensor], Tensor]:
-        chosen = update.merged() if rows is None else update.for_rows(rows)
-        return chosen.apply
+        def function(x: Tensor, y: Tensor) -> Tensor:
+            # Rounded to the base's dtype once, before rows repeat it: the factors are fp32.
+            rounded = update.to(x.dtype)
+            return (rounded.merged() if rows is None else rounded.for_rows(rows)).apply(x, y)
+
+        return function
 
     with replace(model, {name: function_for(update) for name, update in updates.items()}):
         yield

@@ -106,15 +106,16 @@ def meta_loss(editor: HyperEditor, stage: Stage, batch: Batch, weights: LossWeig
     gradients = request_gradients(editor, stage, batch.inner, n)
     sums = editor.sums(gradients)
     updates = editor(gradients)
-    outer = batch.edit + batch.avoid
+    outer = batch.inner + batch.rephrase + batch.avoid
     logits = edited_logits(stage, updates, outer)
     targets = outer.targets(logits.device)
     row_request = outer.request_index(logits.device)
-    is_edit = targets.row < len(batch.edit)
-    nll = token_nll(logits[is_edit], targets.label[is_edit])
-    edit = _by_request(nll, targets.row[is_edit], row_request, n)
-    dislike = token_unlikelihood(logits[~is_edit], targets.label[~is_edit])
-    unlikelihood = _by_request(dislike, targets.row[~is_edit], row_request, n)
+    # Rows come in this order, so the roles are slices: a mask would copy whole vocabularies.
+    asked, wanted = sum(batch.inner.n_target), sum((batch.inner + batch.rephrase).n_target)
+    nll = token_nll(logits[:wanted], targets.label[:wanted])
+    edit = _by_request(nll, targets.row[:wanted], row_request, n)
+    dislike = token_unlikelihood(logits[wanted:], targets.label[wanted:])
+    unlikelihood = _by_request(dislike, targets.row[wanted:], row_request, n)
 
     local = batch.locality.targets(logits.device)
     local_request = batch.locality.request_index(logits.device)
@@ -126,12 +127,9 @@ def meta_loss(editor: HyperEditor, stage: Stage, batch: Batch, weights: LossWeig
     loss = (weights.edit * (edit + weights.unlikelihood * unlikelihood) + weights.locality * kl).sum()
 
     with torch.no_grad():
-        asked = (
-            is_edit & torch.tensor([*batch.is_prompt, *[False] * len(batch.avoid)], device=logits.device)[targets.row]
-        )
-        right = (logits[asked].argmax(-1) == targets.label[asked]).float()
+        right = (logits[:asked].argmax(-1) == targets.label[:asked]).float()
         same = (before.argmax(-1) == after.argmax(-1)).float()
-        reliability = _by_request(right, targets.row[asked], row_request, n)
+        reliability = _by_request(right, targets.row[:asked], row_request, n)
         kept = _by_request(same, local.row, local_request, n)
         norm = torch.stack([update.norms() for update in updates.values()]).square().sum(0).sqrt()
     return MetaLoss(

@@ -39,8 +39,8 @@ class StoreConfig:
         folder: where states are kept on disk too; null for memory only.
     """
 
-    rows_per_pass: int = 1
-    pad_to_tokens: int = 1
+    rows_per_pass: int = 4
+    pad_to_tokens: int = 32
     memory_mib: int = 2048
     folder: str | None = None
 

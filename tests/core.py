@@ -26,12 +26,9 @@ def random_rows(generator: torch.Generator, requests: list[int], n_target: int =
 def random_batch(seed: int, n: int = 4) -> Batch:
     """A mixed batch: request 0 has two wanted texts and one to avoid, the others one and none."""
     generator = torch.Generator().manual_seed(seed)
-    inner = random_rows(generator, [0, *range(n)])
-    edit = inner + random_rows(generator, list(range(n)))
     return Batch(
-        inner=inner,
-        edit=edit,
-        is_prompt=(True,) * (n + 1) + (False,) * n,
+        inner=random_rows(generator, [0, *range(n)]),
+        rephrase=random_rows(generator, list(range(n))),
         avoid=random_rows(generator, [0]),
         locality=random_rows(generator, [index for index in range(n) for _ in range(2)]),
         tasks=tuple("ab"[index % 2] for index in range(n)),
@@ -42,18 +39,15 @@ def random_batch(seed: int, n: int = 4) -> Batch:
 def only_request(batch: Batch, request: int) -> Batch:
     """The same batch with one of its requests alone."""
 
-    def pick(rows: Rows) -> tuple[Rows, list[bool]]:
-        chosen = [r == request for r in rows.request]
-        parts = [(i, k) for i, k, keep in zip(rows.ids, rows.n_target, chosen, strict=True) if keep]
-        return Rows(tuple(i for i, _ in parts), tuple(k for _, k in parts), (0,) * len(parts)), chosen
+    def pick(rows: Rows) -> Rows:
+        parts = [(i, k) for i, k, r in zip(rows.ids, rows.n_target, rows.request, strict=True) if r == request]
+        return Rows(tuple(i for i, _ in parts), tuple(k for _, k in parts), (0,) * len(parts))
 
-    edit, chosen = pick(batch.edit)
     return Batch(
-        inner=pick(batch.inner)[0],
-        edit=edit,
-        is_prompt=tuple(p for p, keep in zip(batch.is_prompt, chosen, strict=True) if keep),
-        avoid=pick(batch.avoid)[0],
-        locality=pick(batch.locality)[0],
+        inner=pick(batch.inner),
+        rephrase=pick(batch.rephrase),
+        avoid=pick(batch.avoid),
+        locality=pick(batch.locality),
         tasks=(batch.tasks[request],),
         record_ids=(batch.record_ids[request],),
     )

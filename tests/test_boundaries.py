@@ -28,7 +28,7 @@ IMPORT_ALL = """
 import logging, random, sys
 for name in {blocked}:
     sys.modules[name] = None
-import numpy, torch, transformers, datasets
+import numpy, rich.style, torch, transformers, datasets  # rich draws a random number when it is imported
 before = random.getstate(), torch.get_rng_state(), str(numpy.random.get_state()), list(logging.root.handlers)
 from importlib import import_module
 for name in {modules}:

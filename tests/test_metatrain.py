@@ -52,7 +52,7 @@ def test_every_term_equals_the_whole_model_with_changed_weights(tiny_base: Base)
                 values.append(value(*logits, torch.tensor(ids[-k:])).mean())
             return float(torch.stack(values).mean()) if values else 0.0
 
-        edit = scored(alone.edit, lambda after, before, labels: token_nll(after, labels))
+        edit = scored(alone.inner + alone.rephrase, lambda after, before, labels: token_nll(after, labels))
         avoid = scored(alone.avoid, lambda after, before, labels: token_unlikelihood(after, labels))
         local = scored(alone.locality, lambda after, before, labels: token_kl(before, after))
         assert float(result.edit[request]) == pytest.approx(edit, rel=1e-4)

@@ -30,8 +30,7 @@ class Batch:
 
     Args:
         inner: the edit inputs the inner gradient is taken on, with each wanted target.
-        edit: what the edit loss is taken on: the edit inputs again, then their rephrases.
-        is_prompt: for each row of ``edit`` whether it is an edit input rather than a rephrase.
+        rephrase: the same requests in other words; the edit loss is taken on these and ``inner``.
         avoid: texts to make less likely.
         locality: inputs whose answers must stay.
         tasks: each request's task.
@@ -39,8 +38,7 @@ class Batch:
     """
 
     inner: Rows
-    edit: Rows
-    is_prompt: tuple[bool, ...]
+    rephrase: Rows
     avoid: Rows
     locality: Rows
     tasks: tuple[str, ...]
@@ -122,11 +120,9 @@ class Collator:
             rephrase += [(index, self._tokens(*pair)) for pair in self._rephrases(example, prompt, draw.seed)]
             avoid += [(index, self._tokens(text, other)) for other in self._avoided(example, draw.seed)]
             locality += [(index, self._tokens(*pair)) for pair in self._kept(example, draw)]
-        inner = Rows.of(edit)
         return Batch(
-            inner=inner,
-            edit=inner + Rows.of(rephrase),
-            is_prompt=(True,) * len(edit) + (False,) * len(rephrase),
+            inner=Rows.of(edit),
+            rephrase=Rows.of(rephrase),
             avoid=Rows.of(avoid),
             locality=Rows.of(locality),
             tasks=tuple(example.request.task for example in examples),

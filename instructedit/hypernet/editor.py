@@ -83,9 +83,9 @@ class HyperEditor(nn.Module):
     def rescale_alphas(self, factor: Tensor) -> None:
         """Multiply the step sizes by positive factors (n_sites,)."""
         if self.config.alpha_scale == "log":
-            self.alpha += factor.log()
+            self.alpha.add_(factor.log())
         else:
-            self.alpha *= factor
+            self.alpha.mul_(factor)
 
     @property
     def started(self) -> bool:

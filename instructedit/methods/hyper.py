@@ -7,11 +7,13 @@ Knows nothing about how the hypernetwork was trained, or where it was loaded fro
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import LongTensor
 
 from instructedit.base.model import Base
+from instructedit.checkpoints import load_editor
 from instructedit.data.rows import Rows
 from instructedit.data.tokenise import tokenise
 from instructedit.errors import MismatchError
@@ -57,6 +59,17 @@ class HyperMethod:
         self.stage = stage
         self.name = name
         self.pools = pools
+
+    @classmethod
+    def load(cls, folder: Path | str, base: Base) -> "HyperMethod":
+        """Load an editor folder, with its instruction pools, on the base it was trained on.
+
+        Raises:
+            InputError: the folder is missing or malformed.
+            MismatchError: the editor was trained on another base.
+        """
+        editor, card = load_editor(Path(folder), base)
+        return cls(editor, Stage.of(base, min(site.block for site in editor.sites)), card.method, card.pools)
 
     def first_block(self, base: Base) -> int:
         """Return the block of the editor's first site."""

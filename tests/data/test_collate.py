@@ -55,9 +55,7 @@ def test_a_mixed_batch_keeps_every_records_own_texts() -> None:
         (1, "What about T1? ", "Lovely."),
         (2, "The colour of S4 is ", "new4"),
     ]
-    assert texts(batch.edit)[:4] == texts(batch.inner)
-    assert batch.is_prompt == (True,) * 4 + (False,) * 3
-    rephrases = texts(batch.edit)[4:]
+    rephrases = texts(batch.rephrase)
     assert [(r, target) for r, _, target in rephrases] == [(0, "new2"), (1, "So nice."), (2, "new4")]
     assert rephrases[0][1].strip() != "The colour of S2 is" and "S2" in rephrases[0][1]
     assert [(r, t) for r, _, t in texts(batch.avoid)] in ([(1, "Bad.")], [(1, "Worse.")])
@@ -75,7 +73,7 @@ def test_locality_has_the_records_own_input_first_then_others_with_their_old_ans
 
 def test_the_instruction_is_before_edit_and_rephrase_and_never_before_locality() -> None:
     batch = collator(POOLS)(DRAWS)
-    for request, text, _ in texts(batch.edit) + texts(batch.avoid):
+    for request, text, _ in texts(batch.inner) + texts(batch.rephrase) + texts(batch.avoid):
         label = ["Facts", "Talk", "Facts"][request]
         assert text.startswith(f"Task: {label}\nDescription: ")
         assert "[TOPIC]" not in text
@@ -93,15 +91,15 @@ def batch_of(seed: int):  # type: ignore[no-untyped-def]
 def test_a_batch_is_a_pure_function_of_its_draws_wherever_they_stand() -> None:
     together, alone = collator(POOLS)(DRAWS), collator(POOLS)(DRAWS[2:])
     assert collator(POOLS)(DRAWS) == together
-    last = [(text, target) for request, text, target in texts(together.edit) if request == 2]
-    assert last == [(text, target) for _, text, target in texts(alone.edit)]
+    last = [(text, target) for request, text, target in texts(together.rephrase) if request == 2]
+    assert last == [(text, target) for _, text, target in texts(alone.rephrase)]
 
 
 def test_reworded_requests_train_on_another_form_and_ask_for_the_first() -> None:
     forms = {texts(collator(reworded=1.0, rephrases=9)([Draw("facts", 0, s)]).inner)[0][1] for s in range(60)}
     assert "The colour of S0 is " not in forms and "What is the colour of S0? " in forms
     batch = collator(reworded=1.0, rephrases=99)([Draw("facts", 0, 1)])
-    assert any(text == "The colour of S0 is " for _, text, _ in texts(batch.edit)[1:])
+    assert any(text == "The colour of S0 is " for _, text, _ in texts(batch.rephrase))
 
 
 @pytest.mark.parametrize(("mix", "name"), [({"locality": 0}, "locality"), ({"reworded": 1.5}, "reworded")])
