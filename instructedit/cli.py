@@ -144,7 +144,19 @@ def _run_typed(name: str, function: Any, argv: list[str]) -> None:
 
     # as_positional: every argument is a flag with a name. exit_on_error: a wrong flag is raised, so that main() prints
     # it as it prints every other input error.
-    auto_cli(function, args=argv, as_positional=False, prog=f"instructedit {name}", exit_on_error=False)
+    auto_cli(function, args=underscored(argv), as_positional=False, prog=f"instructedit {name}", exit_on_error=False)
+
+
+def underscored(argv: Sequence[str]) -> list[str]:
+    """Spell flags the way the parser knows them: ``--max-rejects=0`` and ``--max_rejects=0`` are the same.
+
+    Only a flag's name is changed, never a value.
+    """
+    spelled = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        spelled.append(name.replace("-", "_").replace("__", "--", 1) + equals + value if name[:2] == "--" else argument)
+    return spelled
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

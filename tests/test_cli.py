@@ -168,3 +168,8 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     )
     os.close(write)
     assert done.stderr == b""
+
+
+def test_dashes_and_underscores_spell_the_same_flag() -> None:
+    given = ["--max-rejects", "0-1", "--out=a-b", "-x-y", "--zsre_all", "true"]
+    assert cli.underscored(given) == ["--max_rejects", "0-1", "--out=a-b", "-x-y", "--zsre_all", "true"]
