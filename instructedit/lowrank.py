@@ -5,7 +5,7 @@ An update never touches a weight: inside ``applied`` a site returns y + (x u^T) 
 ``materialise`` alone. Knows nothing about how an update was made.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,18 +65,6 @@ class LowRankUpdate:
     def apply(self, x: Tensor, y: Tensor) -> Tensor:
         """Return y + (x u^T) v for x (n, t, d_in), y (n, t, d_out); n must be b unless b is 1."""
         return y + (x @ self.u.transpose(1, 2)) @ self.v
-
-
-def concatenate(updates: Sequence[LowRankUpdate]) -> LowRankUpdate:
-    """Put updates of different requests behind one another along b, padding ranks with zeros."""
-    rank = max(update.u.shape[1] for update in updates)
-
-    def padded(part: Tensor) -> Tensor:
-        return nn.functional.pad(part, (0, 0, 0, rank - part.shape[1]))
-
-    return LowRankUpdate(
-        torch.cat([padded(update.u) for update in updates]), torch.cat([padded(update.v) for update in updates])
-    )
 
 
 def weight_change(update: LowRankUpdate, module: nn.Module) -> Tensor:

@@ -16,6 +16,7 @@ from instructedit.base.split import Split
 from instructedit.base.store import TrunkStore
 from instructedit.data.collate import Batch
 from instructedit.data.rows import Rows, mean_by, pad_states
+from instructedit.errors import InputError
 from instructedit.gradients import EditGradients, inner_gradients
 from instructedit.hypernet.editor import HyperEditor
 from instructedit.hypernet.moments import TokenSums
@@ -36,6 +37,10 @@ class LossWeights:
     edit: float = 0.1
     locality: float = 1.0
     unlikelihood: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.edit, self.locality, self.unlikelihood) < 0:
+            raise InputError(f"The weights of the loss are 0 or more; found {self}.")
 
 
 @dataclass(frozen=True)

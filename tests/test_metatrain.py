@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from instructedit.base import Base
+from instructedit.errors import InputError
 from instructedit.hooks import count_hooks
 from instructedit.losses import token_kl, token_nll, token_unlikelihood
-from instructedit.metatrain import LossWeights, meta_loss
+from instructedit.metatrain import LossWeights, edited_logits, meta_loss
 from tests.core import dense_copy, editor_on, gradients_of, only_request, random_batch
 from tests.test_lowrank import STRONG, bits
 
@@ -16,6 +17,12 @@ WEIGHTS = LossWeights(edit=0.3, locality=0.7, unlikelihood=0.5)
 def test_a_batch_of_b_equals_b_batches_of_one(tiny_base: Base) -> None:
     editor, stage = editor_on(tiny_base, STRONG)
     batch = random_batch(0)
+    targets = batch.inner.targets()
+    with torch.no_grad():
+        updates = editor(gradients_of(editor, stage, batch))
+        before = edited_logits(stage, {}, batch.inner).gather(1, targets.label.unsqueeze(1))
+        after = edited_logits(stage, updates, batch.inner).gather(1, targets.label.unsqueeze(1))
+    assert (after - before).abs().max() > 1, "edits too small for this test to say anything"
     editor.zero_grad()
     together = meta_loss(editor, stage, batch, WEIGHTS)
     together.loss.backward()
@@ -90,3 +97,8 @@ def test_the_loss_does_not_depend_on_what_the_step_itself_saw(tiny_llama_base: B
     editor.merge(first.sums)
     assert int(editor.moments[0].count) > count
     assert float(meta_loss(editor, stage, batch, WEIGHTS).loss) != float(first.loss)
+
+
+def test_negative_weights_are_refused() -> None:
+    with pytest.raises(InputError, match="0 or more"):
+        LossWeights(locality=-1.0)

@@ -22,11 +22,14 @@ def test_the_edit_in_ten_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     base = load_base("smollm2-135m", torch.bfloat16)
     sites = find_sites(base, SiteSpec())
-    editor = HyperEditor(sites, EditorConfig(rank=8, alpha_init=3e-4))
+    editor = HyperEditor(sites, EditorConfig(rank=8, alpha_init=2e-3))
     warm_up(editor, Stage.of(base, sites[0].block), [random_batch(0)])
     card = EditorCard.of(editor, base, tasks=["demo-counterfact"], pools=load_pools())
     save_editor(tmp_path / "editor", editor, card)
     assert '"runs/demo/editor"' in code and len(code.strip().splitlines()) <= 12
     exec(compile(code.replace("runs/demo/editor", str(tmp_path / "editor")), "README", "exec"), {})
-    said = capsys.readouterr().out
-    assert said.startswith("The city that serves as the capital of Spain is") and len(said) > 50
+    said = capsys.readouterr().out.strip()
+    question = base.tokenizer("The city that serves as the capital of Spain is", return_tensors="pt")
+    unedited = base.model.generate(**question, max_new_tokens=4, do_sample=False)[0]
+    assert said.startswith("The city that serves as the capital of Spain is")
+    assert said != base.tokenizer.decode(unedited).strip(), "the edit changed nothing"

@@ -69,6 +69,8 @@ class TrainingMix:
     def __post_init__(self) -> None:
         if self.locality < 1:
             raise InputError(f"Training needs at least 1 locality input per request; found {self.locality}.")
+        if self.rephrases < 0 or self.avoid < 0:
+            raise InputError(f"mix.rephrases and mix.avoid are 0 or more; found {self.rephrases} and {self.avoid}.")
         if not 0 <= self.reworded <= 1:
             raise InputError(f"reworded is a share between 0 and 1; found {self.reworded}.")
 
@@ -152,7 +154,7 @@ class Collator:
         own = [(probe.prompt, probe.target) for probe in example.of_kind("rephrase")]
         made = [] if request.avoid else [(text, request.target) for text in rewordings(request.prompt, request.subject)]
         if prompt != request.prompt:
-            made.append((request.prompt, request.target))
+            made = [pair for pair in made if pair[0] != prompt] + [(request.prompt, request.target)]
         # A coin decides which kind comes first: one alias would otherwise hide every rewording.
         kinds = [_shuffled(own, seed, "own"), _shuffled(made, seed, "made")]
         for text, target in sum(_shuffled(kinds, seed, "kind"), [])[: self.mix.rephrases]:
@@ -174,10 +176,11 @@ class Collator:
             salt = f"other {place} {attempt}"
             task = self._tasks[_pick(seed, salt + " task", len(self._tasks))]
             other = self.examples[task][_pick(seed, salt, len(self.examples[task]))].request
-            if other.subject != example.request.subject and other.prompt != example.request.prompt:
+            same_subject = other.subject and other.subject == example.request.subject
+            if not same_subject and other.prompt != example.request.prompt:
                 question = question_of(other.prompt) if _fraction(seed, salt + " form") < 0.5 else None
                 return question or other.prompt, other.old_answer or other.target
-        raise InputError("No record about another subject was found for locality: a task needs more than one subject.")
+        raise InputError("No other record was found for locality: training needs records of more than one subject.")
 
 
 def _pick(seed: int, what: str, n: int) -> int:

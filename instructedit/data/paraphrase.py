@@ -19,7 +19,7 @@ FRAMES = (
     "As far as anyone can tell, {lower}",
     "Fill in what is missing. {prompt}",
 )
-"""Frames around an unchanged prompt; ``{lower}`` is the prompt with its first letter in lower case."""
+"""Frames around an unchanged prompt; ``{lower}`` is the prompt as it reads in the middle of a sentence."""
 
 QUESTION_FRAMES = (
     "Q: {prompt}\nA:",
@@ -28,6 +28,7 @@ QUESTION_FRAMES = (
     "Somebody asked: {prompt} The reply was:",
 )
 
+_ARTICLES = {"The", "A", "An"}
 _NAMED = re.compile(r"^The (?:name of the )?(?P<relation>.+?) (?P<link>of|for) (?P<subject>.+) is$")
 _THE_IS = re.compile(r"^The (?P<rest>.+) is$")
 
@@ -52,7 +53,8 @@ def rewordings(prompt: str, subject: str = "") -> tuple[str, ...]:
     prompt = prompt.strip()
     if prompt.endswith("?"):
         return tuple(frame.format(prompt=prompt) for frame in QUESTION_FRAMES)
-    lower = prompt[:1].lower() + prompt[1:]
+    first = prompt.split(" ", 1)[0]
+    lower = prompt[:1].lower() + prompt[1:] if first in _ARTICLES else prompt  # a name keeps its capital
     made = [frame.format(prompt=prompt, lower=lower) for frame in FRAMES]
     question = question_of(prompt)
     if question:

@@ -84,10 +84,6 @@ class Targets:
         """Pick the states (m, d) that predict the targets out of (n, t, d)."""
         return states[self.row, self.position]
 
-    def mean_by_row(self, values: Tensor) -> Tensor:
-        """Average per-token values (m,) within each row: (n,)."""
-        return mean_by(values, self.row, self.n_rows)
-
 
 def mean_by(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     """Average values (m,) over the members of each group: (n_groups,); an empty group gives 0."""

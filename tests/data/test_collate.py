@@ -102,7 +102,28 @@ def test_reworded_requests_train_on_another_form_and_ask_for_the_first() -> None
     assert any(text == "The colour of S0 is " for _, text, _ in texts(batch.rephrase))
 
 
-@pytest.mark.parametrize(("mix", "name"), [({"locality": 0}, "locality"), ({"reworded": 1.5}, "reworded")])
+def test_a_rephrase_is_never_the_edit_input_itself() -> None:
+    build = collator(reworded=1.0, rephrases=99)
+    for seed in range(30):
+        batch = build([Draw("facts", 0, seed)])
+        assert texts(batch.inner)[0][1] not in {text for _, text, _ in texts(batch.rephrase)}
+
+
+def test_records_without_a_subject_can_be_trained_on() -> None:
+    bare = {"facts": [fact(n, subject="") for n in range(3)]}
+    batch = Collator(TOKENIZER, 512, bare, None, TrainingMix(locality=3))([Draw("facts", 0, 1)])
+    assert len(batch.locality) == 3 and not any("colour of S0" in text for _, text, _ in texts(batch.locality)[1:])
+
+
+@pytest.mark.parametrize(
+    ("mix", "name"),
+    [
+        ({"locality": 0}, "locality"),
+        ({"reworded": 1.5}, "reworded"),
+        ({"rephrases": -1}, "rephrases"),
+        ({"avoid": -3}, "avoid"),
+    ],
+)
 def test_impossible_mixes_are_refused(mix: dict[str, float], name: str) -> None:
     with pytest.raises(InputError, match=name):
         TrainingMix(**mix)  # type: ignore[arg-type]

@@ -14,6 +14,11 @@ def test_possessives_need_the_subject_in_its_place() -> None:
     assert not any("'s" in text for text in rewordings("The capital of Spain is", "France"))
 
 
+def test_names_keep_their_capital_inside_a_frame() -> None:
+    assert "It is well known that the capital of Spain is" in rewordings("The capital of Spain is")
+    assert "It is well known that Lionel Messi plays for" in rewordings("Lionel Messi plays for")
+
+
 def test_questions_are_framed_and_stay_questions() -> None:
     made = rewordings("Who wrote Emma?", "Emma")
     assert made and all("Who wrote Emma?" in text for text in made)
