@@ -16,7 +16,7 @@ DEMO := demo-recent,demo-counterfact,demo-convsent,demo-zsre
 
 PYTEST := $(BIN)/python -m pytest --durations=5
 
-.PHONY: help setup check lint types test-fast test test-all train format clean
+.PHONY: help setup check lint types test-fast test test-all test-torch train format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,15 @@ test: $(STAMP) ## fast and slow tests, with the real base (under 10 minutes)
 # Status 5 is "no test was selected", which is no failure when the only tests left over are of tiers that do not exist.
 test-all: $(STAMP) ## every tier of tests
 	$(if $(filter test,$(TESTED)),$(PYTEST) -m "(slurm or deepspeed) and not network" || [ $$? -eq 5 ],$(PYTEST) -m "not network")
+
+TORCH ?= 2.14.1
+OTHER := .venv-torch-$(TORCH)
+STEP_TESTS := tests/hypernet tests/test_gradients.py tests/test_lowrank.py tests/test_metatrain.py tests/base/test_split.py
+test-torch: setup.cfg constraints.txt ## the step's tests under another torch, in its own environment (TORCH=2.14.1)
+	@test -x $(OTHER)/bin/python || $(PYTHON) -m venv $(OTHER)
+	grep -v '^torch==' constraints.txt > $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip install -qq -c $(OTHER)/constraints.txt torch==$(TORCH) -e '.[dev]'
+	$(OTHER)/bin/python -m pytest $(STEP_TESTS)
 
 # --- the demo ----------------------------------------------------------------------------------------------------
 train: $(STAMP) ## meta-train the demo editor and print its table (under 15 minutes on 2 cores)

@@ -2,9 +2,9 @@
 
 import ast
 import os
-import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -148,16 +148,15 @@ def test_the_commands_are_pinned() -> None:
 
 
 def test_help_answers_in_under_a_second() -> None:
-    # Processor time of the fastest of three: a busy machine stretches the clock, not what the command does.
+    # The fastest of five by the clock: other work on the machine makes some of them slower.
     def seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.monotonic()
         subprocess.run(
             [sys.executable, "-m", "instructedit", "--help"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
         )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return time.monotonic() - start
 
-    assert min(seconds() for _ in range(3)) < 1.0
+    assert min(seconds() for _ in range(5)) < 1.0
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:
