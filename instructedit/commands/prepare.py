@@ -17,12 +17,13 @@ from instructedit.tasks.card import card_text, make_card
 from instructedit.tasks.convsent import ConvSent
 from instructedit.tasks.hub import fetch
 from instructedit.tasks.jsonl import Jsonl
-from instructedit.tasks.prepared import SPLITS, write_prepared
+from instructedit.tasks.prepared import SPLITS, stage_prepared, swap_prepared
 from instructedit.tasks.separation import Separated, cut_validation, keep_apart, limit_probes
 from instructedit.tasks.zsre import ZsRE
 
 Read = dict[SourceSplit, list[EditExample | Reject]]
 SHOWN_REJECTS = 3
+OWN_OPTIONS = ("completions", "extra", "test_share")
 
 
 def prepare(
@@ -34,11 +35,13 @@ def prepare(
     max_probes: int = 4,
     completions: int = 2,
     zsre_all: bool = False,
+    test_share: float = 0.2,
 ) -> None:
     """Read, check and store the tasks' records, with a data card and a file of rejects beside each.
 
     Each task becomes OUT/TASK/{train,validation,test}, card.json, card.md and rejects.jsonl. Tasks that are used
-    together are best prepared together: texts that score one of them are kept out of the training of all.
+    together are best prepared together: texts that score one of them are kept out of the training of all. They take
+    the places of an earlier call's together, when all are complete.
 
     Args:
         source: the folder of KnowEdit's files, or "hub" ("hub:OWNER/NAME") to download just the files needed. Not used
@@ -50,9 +53,10 @@ def prepare(
         max_probes: the most probes of each kind a record keeps, chosen by a stable hash.
         completions: the target texts of one convsent request.
         zsre_all: add the records of ZsRE-test-all.json to zsre's test set.
+        test_share: the share of a jsonl task's lines without a split of their own that is tested, by a stable hash.
     """
-    _check(max_rejects, validation, max_probes, completions)
-    loaded = [_with_options(load_task(name), completions, zsre_all) for name in _names(tasks)]
+    _check(max_rejects, validation, max_probes, completions, test_share)
+    loaded = [_with_options(load_task(name), completions, zsre_all, test_share) for name in _names(tasks)]
     for number, task in enumerate(loaded):
         if task.name in [other.name for other in loaded[:number]]:
             raise InputError(f"Task {task.name!r} is named twice in --tasks {tasks}.")
@@ -77,20 +81,24 @@ def prepare(
         "max_probes": max_probes,
         "prepared_together": sorted(separated),
     }
+    cards: list[dict[str, Any]] = []
     for task in loaded:
-        own = options | {name: getattr(task, name) for name in ("completions", "extra") if hasattr(task, name)}
+        own = options | {name: getattr(task, name) for name in OWN_OPTIONS if hasattr(task, name)}
         card = make_card(task, folder, rejects[task.name], separated[task.name], own)
         files = {
             "card.json": json.dumps(card, indent=2, ensure_ascii=False) + "\n",
             "card.md": card_text(card),
             "rejects.jsonl": _reject_lines(rejects[task.name], separated[task.name]),
         }
-        written = write_prepared(target, task.name, separated[task.name].splits, files)
-        _early_rejects(target, task.name).unlink(missing_ok=True)
-        _report(written, card)
+        stage_prepared(target, task.name, separated[task.name].splits, files)
+        cards.append(card)
+    swap_prepared(target, [task.name for task in loaded])
+    for card in cards:
+        _early_rejects(target, card["task"]).unlink(missing_ok=True)
+        _report(target / card["task"], card)
 
 
-def _check(max_rejects: float, validation: float, max_probes: int, completions: int) -> None:
+def _check(max_rejects: float, validation: float, max_probes: int, completions: int, test_share: float) -> None:
     if not 0 <= max_rejects <= 1:
         raise InputError(f"--max_rejects is a share between 0 and 1, not {max_rejects}.")
     if not 0 <= validation < 1:
@@ -99,6 +107,8 @@ def _check(max_rejects: float, validation: float, max_probes: int, completions: 
         raise InputError(f"--max_probes must be at least 1, not {max_probes}.")
     if completions < 1:
         raise InputError(f"--completions must be at least 1, not {completions}.")
+    if not 0 <= test_share <= 1:
+        raise InputError(f"--test-share is a share between 0 and 1, not {test_share}.")
 
 
 def _names(tasks: str) -> list[str]:
@@ -108,7 +118,9 @@ def _names(tasks: str) -> list[str]:
     return names
 
 
-def _with_options(task: Task, completions: int, zsre_all: bool) -> Task:
+def _with_options(task: Task, completions: int, zsre_all: bool, test_share: float) -> Task:
+    if isinstance(task, Jsonl):
+        return replace(task, test_share=test_share)
     if isinstance(task, ConvSent):
         return replace(task, completions=completions)
     if isinstance(task, ZsRE):

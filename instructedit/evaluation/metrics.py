@@ -9,21 +9,28 @@ argmax is taken at each position that predicts one of its tokens.
     share(probe)  = mean_t hit_t
     exact(probe)  = min_t hit_t
     value         = mean over an example's probes
+
+ConvSent's success is made of log-probabilities (see ``success``).
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from instructedit.records import ProbeKind
 
-METRICS = ("reliability", "generalization", "locality", "portability")
-"""In the order of a table's columns; each also exists with the suffix ``_exact``."""
+METRICS = ("reliability", "generalization", "locality", "portability", "success")
+"""In the order of a table's columns; each but success also exists with the suffix ``_exact``."""
 
-METRIC_OF: Mapping[ProbeKind, str] = {
+METRIC_OF: Mapping[Literal["request"] | ProbeKind, str] = {
+    "request": "reliability",
     "rephrase": "generalization",
     "portability": "portability",
     "locality": "locality",
+    "wanted": "success",
+    "unwanted": "success",
 }
-"""Which metric a kind of probe is measured by; kinds that are missing here are measured elsewhere."""
+"""Which metric the request's own texts and each kind of probe are measured by."""
 
 
 def hits(predicted: Sequence[int], wanted: Sequence[int]) -> list[bool]:
@@ -49,3 +56,26 @@ def exact(hit: Sequence[bool]) -> float:
 def mean(values: Sequence[float]) -> float:
     """Average an example's probes, each with the same weight however many tokens it has."""
     return sum(values) / len(values)
+
+
+def success(wanted_after: float, unwanted_after: float, wanted_before: float) -> float:
+    """Say how far an edit moved a topic's replies to the wanted side while they stayed on the topic.
+
+    Between 0 and 1, the product of two factors (Mitchell et al. 2022, SERAC, its ConvSent metrics; PAPER.md)::
+
+        z_sent = sigmoid(lp_after(wanted) - lp_after(unwanted))
+        z_topic = min(1, exp(lp_after(wanted) - lp_before(wanted)))
+
+    where lp is the mean over texts of a text's mean log-probability per token, in nats. The texts are completions
+    of the topic that the request does not use. Without an edit z_topic is 1.
+
+    Args:
+        wanted_after: lp of the side asked for, after the edit.
+        unwanted_after: lp of the other side, after the edit.
+        wanted_before: lp of the side asked for, before the edit.
+    """
+    difference = wanted_after - unwanted_after
+    # Either form alone overflows at one end.
+    small = math.exp(-abs(difference))
+    sentiment = (1.0 if difference >= 0 else small) / (1 + small)
+    return sentiment * math.exp(min(0.0, wanted_after - wanted_before))

@@ -4,23 +4,24 @@ The same for every method. Each example is edited by itself, whatever is beside 
 numbers are not averaged here. Knows nothing about files, tables or training.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from instructedit.base.split import Split
 from instructedit.data.rows import Rows
 from instructedit.data.tokenise import TokenisedText, tokenise
-from instructedit.errors import InputError
-from instructedit.evaluation.metrics import METRIC_OF, METRICS, exact, hits, mean, share
+from instructedit.errors import InputError, unknown
+from instructedit.evaluation.metrics import METRIC_OF, METRICS, exact, hits, mean, share, success
 from instructedit.instructions.pools import InstructionPool, pool_for
 from instructedit.instructions.rendering import seen_instruction, unseen_instruction
+from instructedit.losses import token_nll
 from instructedit.metatrain import Stage
 from instructedit.methods.base import Edit, EditMethod
-from instructedit.records import EditExample, Outcome
+from instructedit.records import EditExample, Outcome, ProbeKind
 
 TOKENS_PER_PASS = 1024
 """Tokens of one tail pass, padding included; long enough to keep a machine busy, and what bounds the memory."""
@@ -29,12 +30,28 @@ LOGITS_PER_CHUNK = 256
 """Target positions whose logits exist at once."""
 
 
+Asked = Literal["request"] | ProbeKind
+
+
 @dataclass(frozen=True)
 class _Question:
-    """One text to score, and the metric it counts for."""
+    """One text to score, and what it is: the request's own, or a kind of probe."""
 
-    metric: str
+    kind: Asked
     text: TokenisedText
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a question's t target positions gave, as tensors (t,).
+
+    Each holds argmaxes; for wanted and unwanted texts the log-probabilities of the target tokens.
+    ``before`` is the same without the edit where the kind is asked twice, else the target tokens.
+    """
+
+    kind: Asked
+    after: Tensor
+    before: Tensor
 
 
 def dress(
@@ -69,6 +86,7 @@ def evaluate(
     name: str | None = None,
     batch: int = 8,
     tokens_per_pass: int = TOKENS_PER_PASS,
+    metrics: Collection[str] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
     """Edit every example in, by itself, and measure what the edit did.
@@ -80,16 +98,20 @@ def evaluate(
         name: the row of the table; None takes the method's name.
         batch: edits made at once.
         tokens_per_pass: tokens of one tail pass, padding included.
+        metrics: what to measure, without suffixes; the probes of the others are not asked. None is all.
         on_progress: called after every batch with the number of examples it had.
 
     Returns:
-        Per example, in order, the metrics it has probes for (reliability always), each followed by
-        its ``_exact`` variant. Texts the request wants are the probes of reliability.
+        Per example, in order, the metrics it has probes for (reliability always), each but success
+        followed by its ``_exact`` variant. Texts the request wants are the probes of reliability.
 
     Raises:
-        InputError: the split lies above an edited block, a number is below 1, a text is longer than
-            the context (found before the first edit is made).
+        InputError: the split lies above an edited block, a number is below 1, a metric does not
+            exist, a text is longer than the context (found before the first edit is made).
     """
+    for metric in metrics or ():
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS)
     if batch < 1 or tokens_per_pass < 1:
         raise InputError(f"batch and tokens_per_pass must be at least 1; found {batch} and {tokens_per_pass}.")
     lowest = method.first_block(stage.base)
@@ -98,59 +120,54 @@ def evaluate(
             f"{method.name} edits block {lowest}, but the base is split before block {stage.split.first_block}. "
             f"Split it before block {lowest} or lower."
         )
-    questions = [list(_questions(stage, example)) for example in examples]
+    measured = METRICS if metrics is None else metrics
+    questions = [list(_questions(stage, example, measured)) for example in examples]
     outcomes: list[Outcome] = []
     # A trainer validates in inference mode: a state the store keeps from there could never be trained on.
     with torch.inference_mode(False), torch.no_grad():
         for start in range(0, len(examples), batch):
             asked = questions[start : start + batch]
             requests = [example.request for example in examples[start : start + batch]]
-            hit = _ask(method.edit(stage.base, requests), stage, asked, tokens_per_pass)
-            for request, own, own_hits in zip(requests, asked, hit, strict=True):
-                label = (request.id, request.task, name or method.name)
-                outcomes += _outcomes(label, own, own_hits)
+            answers = _ask(method.edit(stage.base, requests), stage, asked, tokens_per_pass)
+            for request, own in zip(requests, answers, strict=True):
+                outcomes += _outcomes((request.id, request.task, name or method.name), own)
             if on_progress:
                 on_progress(len(requests))
     return outcomes
 
 
-def _questions(stage: Stage, example: EditExample) -> Iterator[_Question]:
+def _questions(stage: Stage, example: EditExample, metrics: Collection[str]) -> Iterator[_Question]:
     """Tokenise everything an example is asked: its request's wanted texts, then its probes."""
-
-    def text(prompt: str, target: str) -> TokenisedText:
-        return tokenise(stage.base.tokenizer, prompt, target, stage.base.max_tokens)
-
-    for target in example.request.targets:
-        yield _Question("reliability", text(example.request.text, target))
-    for probe in example.probes:
-        if probe.kind in METRIC_OF:
-            yield _Question(METRIC_OF[probe.kind], text(probe.text, probe.target))
+    asked: list[tuple[Asked, str, str]] = [
+        *(("request", example.request.text, target) for target in example.request.targets),
+        *((probe.kind, probe.text, probe.target) for probe in example.probes),
+    ]
+    for kind, text, target in asked:
+        if METRIC_OF[kind] in metrics:
+            yield _Question(kind, tokenise(stage.base.tokenizer, text, target, stage.base.max_tokens))
 
 
 def _ask(
     edit: Edit, stage: Stage, questions: Sequence[Sequence[_Question]], tokens_per_pass: int
-) -> list[list[list[bool]]]:
-    """Ask b requests' questions under their own edits: per request, per question, per target token a hit."""
-    hit: list[list[list[bool]]] = [[[] for _ in own] for own in questions]
-    places = [(r, q) for r, own in enumerate(questions) for q in range(len(own))]
-    # Locality stays apart: it is short, having no instruction, and is asked a second time without the edit.
-    local = [(r, q) for r, q in places if questions[r][q].metric == "locality"]
-    edited = [(r, q) for r, q in places if questions[r][q].metric != "locality"]
-    for group, twice in ((local, True), (edited, False)):
+) -> list[list[_Answer]]:
+    """Ask b requests' questions under their own edits: per request, per question an answer."""
+    found: dict[tuple[int, int], _Answer] = {}
+    for kinds, read, twice in _ROUNDS:
+        group = [(r, q) for r, own in enumerate(questions) for q, question in enumerate(own) if question.kind in kinds]
         texts = [questions[r][q].text for r, q in group]
         for chosen in passes([len(text.ids) for text in texts], tokens_per_pass):
             # Both are in the order of the requests, so row n is the n-th chosen text.
             rows = Rows.of((group[index][0], texts[index]) for index in chosen)
             hidden = stage.hidden(rows)
             # Before and after see the very same tensors, so that without an edit nothing differs.
-            before = _argmaxes(stage.split, hidden, rows) if twice else None
+            before = _read(stage.split, hidden, rows, read) if twice else rows.targets().label
             with edit.applied(rows.request_index(hidden.device)):
-                after = _argmaxes(stage.split, hidden, rows)
-            for row, index in enumerate(chosen):
+                after = _read(stage.split, hidden, rows, read)
+            sizes = list(rows.n_target)
+            for index, *both in zip(chosen, after.split(sizes), before.split(sizes), strict=True):
                 r, q = group[index]
-                wanted = before[row] if before else texts[index].ids[-texts[index].n_target :]
-                hit[r][q] = hits(after[row], wanted)
-    return hit
+                found[r, q] = _Answer(questions[r][q].kind, *both)
+    return [[found[r, q] for q in range(len(own))] for r, own in enumerate(questions)]
 
 
 def passes(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
@@ -178,20 +195,51 @@ def passes(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
     return [sorted(group) for group in groups]
 
 
-def _argmaxes(split: Split, hidden: torch.Tensor, rows: Rows) -> list[list[int]]:
-    """Run the tail over hidden states (n, t, d): per row the argmax at each of its target positions."""
-    states = rows.targets(hidden.device).select(split.tail(hidden))
-    found = torch.cat([split.logits(part).argmax(-1) for part in states.split(LOGITS_PER_CHUNK)]).tolist()
-    return [found[end - n : end] for end, n in zip(accumulate(rows.n_target), rows.n_target, strict=True)]
+def _argmax(logits: Tensor, label: Tensor) -> Tensor:
+    return logits.argmax(-1)
 
 
-def _outcomes(
-    label: tuple[str, str, str], questions: Sequence[_Question], hit: Sequence[Sequence[bool]]
-) -> Iterator[Outcome]:
-    """Reduce one example's hits to one value per metric and variant."""
+def _log_probability(logits: Tensor, label: Tensor) -> Tensor:
+    return -token_nll(logits, label)
+
+
+_ROUNDS: tuple[tuple[frozenset[Asked], Callable[[Tensor, Tensor], Tensor], bool], ...] = (
+    (frozenset({"locality"}), _argmax, True),
+    (frozenset({"request", "rephrase", "portability"}), _argmax, False),
+    (frozenset({"wanted"}), _log_probability, True),
+    (frozenset({"unwanted"}), _log_probability, False),
+)
+"""Kinds asked together, what is read off their logits (m, vocabulary) and labels (m,), and whether it is also read
+without the edit."""
+
+
+def _read(split: Split, hidden: Tensor, rows: Rows, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Run the tail over hidden states (n, t, d) and read each target position: (m,) on the CPU, row after row."""
+    targets = rows.targets(hidden.device)
+    states = targets.select(split.tail(hidden)).split(LOGITS_PER_CHUNK)
+    labels = targets.label.split(LOGITS_PER_CHUNK)
+    return torch.cat([read(split.logits(part), label) for part, label in zip(states, labels, strict=True)]).cpu()
+
+
+def _outcomes(label: tuple[str, str, str], answers: Sequence[_Answer]) -> Iterator[Outcome]:
+    """Reduce one example's answers to one value per metric and variant."""
     for metric in METRICS:
-        own = [h for question, h in zip(questions, hit, strict=True) if question.metric == metric]
-        if own:
-            n_tokens = sum(len(h) for h in own)
-            yield Outcome(*label, metric, mean([share(h) for h in own]), n_tokens, len(own))
-            yield Outcome(*label, f"{metric}_exact", mean([exact(h) for h in own]), n_tokens, len(own))
+        own = [answer for answer in answers if METRIC_OF[answer.kind] == metric]
+        behind = (sum(len(answer.after) for answer in own), len(own))
+        if metric == "success":
+            if {answer.kind for answer in own} == {"wanted", "unwanted"}:
+                yield Outcome(*label, metric, _success(own), *behind)
+        elif own:
+            hit = [hits(answer.after.tolist(), answer.before.tolist()) for answer in own]
+            yield Outcome(*label, metric, mean([share(h) for h in hit]), *behind)
+            yield Outcome(*label, f"{metric}_exact", mean([exact(h) for h in hit]), *behind)
+
+
+def _success(answers: Sequence[_Answer]) -> float:
+    wanted = [answer for answer in answers if answer.kind == "wanted"]
+    unwanted = [answer for answer in answers if answer.kind == "unwanted"]
+    return success(
+        mean([float(answer.after.mean()) for answer in wanted]),
+        mean([float(answer.after.mean()) for answer in unwanted]),
+        mean([float(answer.before.mean()) for answer in wanted]),
+    )

@@ -19,6 +19,9 @@ from instructedit.evaluation.intervals import Estimate, estimate
 from instructedit.evaluation.metrics import METRICS
 from instructedit.records import Outcome
 
+ALWAYS = METRICS[:4]
+"""The columns of every table; ConvSent's success appears where a row has it."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -101,8 +104,8 @@ def missed_by(outcomes: Sequence[Outcome], method: str = "Base", metric: str = "
 
 def to_rich(lines: Sequence[Line], title: str = "") -> Table:
     """Make a table for the terminal, about 95 characters wide; values and intervals in percent."""
-    table = Table(title=title or None, caption=CAPTION, caption_justify="left", box=box.SIMPLE_HEAD)
     columns = _columns(lines)
+    table = Table(title=title or None, caption=_caption(columns), caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("task, method")
     for name in ("n", *columns):
         table.add_column(name, justify="right")
@@ -123,15 +126,28 @@ def to_markdown(lines: Sequence[Line], title: str = "") -> str:
     head = ["task", "method", "n", *columns]
     rows = [head, ["---", "---", *["---:"] * (len(head) - 2)], *(_texts(line, columns) for line in lines)]
     body = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows)
-    return (f"## {title}\n\n" if title else "") + f"{body}\n\n{CAPTION}\n"
+    return (f"## {title}\n\n" if title else "") + f"{body}\n\n{_caption(columns)}\n"
 
 
-CAPTION = "Percent, with 95 % bootstrap intervals over examples; (n) where a column has fewer examples; - for no probe."
+CAPTION = (
+    "Percent, with 95 % bootstrap intervals over examples; (n) where a column has fewer examples; - for no probe. "
+    "Generalization is measured on rephrases and, where a record has none, on its Subject_Aliasing questions. "
+    "Locality is agreement with the unedited base, not correctness. "
+    "A record keeps at most so many probes of a kind as prepare --max-probes says (4 by default)."
+)
+SUCCESS_CAPTION = (
+    "Success, of convsent alone: sigmoid(wanted - unwanted) * min(1, exp(wanted - wanted before the edit)), of mean "
+    "log-probabilities per token of completions that the request does not use."
+)
+
+
+def _caption(columns: Sequence[str]) -> str:
+    return f"{CAPTION} {SUCCESS_CAPTION}" if "success" in columns else CAPTION
 
 
 def _columns(lines: Sequence[Line]) -> list[str]:
     """Return the usual metrics, then any other one in the order of its first appearance."""
-    return list(dict.fromkeys([*METRICS, *(name for line in lines for name in line.cells)]))
+    return list(dict.fromkeys([*ALWAYS, *(name for line in lines for name in line.cells)]))
 
 
 def _texts(line: Line, columns: Sequence[str]) -> list[str]:

@@ -58,7 +58,10 @@ class SourceFile:
 
 
 class Task(Protocol):
-    """A named source of editing examples."""
+    """A named source of editing examples.
+
+    It may also have ``notes``, a tuple of sentences: what a reader of its data card must know about the records.
+    """
 
     @property
     def name(self) -> str:
@@ -93,9 +96,4 @@ class FileTask(Protocol):
     @property
     def sources(self) -> Mapping[SourceSplit, tuple[SourceFile, ...]]:
         """The files behind each split."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the data card must know about how the records were read."""
         ...

@@ -51,7 +51,7 @@ def make_card(
                 + [reason for _, reason in separated.probes]
             ),
         },
-        "notes": list(task.notes) if isinstance(task, FileTask) else [],
+        "notes": list(getattr(task, "notes", ())),
     }
 
 

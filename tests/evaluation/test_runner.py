@@ -1,6 +1,7 @@
 """The runner against a naive reference: one example at a time, the whole model, dense weight changes."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -41,6 +42,8 @@ def example(number: int, extra: bool) -> EditExample:
         Probe("locality", f"The weight of {subject} is", "ten"),
         Probe("locality", "Two and two make", "four"),
         Probe("wanted", f"Say something about {subject}.", "It is nice."),
+        Probe("wanted", f"Say something about {subject}.", "Lovely, and a joy to see."),
+        Probe("unwanted", f"Say something about {subject}.", "I hate it."),
     )
     return EditExample(request, probes if extra else probes[:1] + probes[3:4])
 
@@ -84,6 +87,22 @@ def naive(base: Base, method: HyperMethod | NoEdit, examples: Sequence[EditExamp
             if metric == "locality":
                 wanted = argmaxes(base.model, text, target)[0]
             per_metric.setdefault(metric, []).append([a == b for a, b in zip(after, wanted, strict=True)])
+
+        def likelihood(model: torch.nn.Module, probes: Sequence[Probe]) -> float:
+            values = []
+            for probe in probes:
+                whole = base.tokenizer(probe.text + " " + probe.target)["input_ids"]
+                log_p = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+                n = len(probe.target.encode())
+                values.append(sum(log_p[at - 1, whole[at]].item() for at in range(len(whole) - n, len(whole))) / n)
+            return sum(values) / len(values)
+
+        wanted, unwanted = each.of_kind("wanted"), each.of_kind("unwanted")
+        if wanted:
+            p, q, before = (
+                math.exp(likelihood(*asked)) for asked in ((edited, wanted), (edited, unwanted), (base.model, wanted))
+            )
+            values[each.request.id, "success"] = p / (p + q) * min(1, p / before)
         for metric, hit in per_metric.items():
             values[each.request.id, metric] = sum(sum(h) / len(h) for h in hit) / len(hit)
             values[each.request.id, metric + "_exact"] = sum(all(h) for h in hit) / len(hit)
@@ -102,7 +121,8 @@ def test_equals_the_naive_reference(tiny_base: Base, first_block: int, which: st
     method = HyperMethod(editor_for(tiny_base, stage, examples), stage, "Editor")
     outcomes = evaluate(method, stage, examples, batch=3)
     expected = naive(tiny_base, method, examples)
-    assert values_of(outcomes) == pytest.approx(expected)
+    assert values_of(outcomes) == pytest.approx(expected, rel=1e-5)
+    assert sum(metric == "success" for _, metric in expected) == 3
     # The edits did something, to what was asked for and to what was not, and not everywhere the same.
     assert expected != values_of(evaluate(NoEdit(), stage, examples))
     assert 0 < sum(v for (_, metric), v in expected.items() if metric == "locality") < len(EXAMPLES)
@@ -111,7 +131,7 @@ def test_equals_the_naive_reference(tiny_base: Base, first_block: int, which: st
 
 def test_the_base_row_has_full_locality_and_the_bases_own_answers(tiny_base: Base) -> None:
     outcomes = evaluate(NoEdit(), Stage.of(tiny_base, 3), EXAMPLES)
-    assert values_of(outcomes) == pytest.approx(naive(tiny_base, NoEdit(), EXAMPLES))
+    assert values_of(outcomes) == pytest.approx(naive(tiny_base, NoEdit(), EXAMPLES), rel=1e-5)
     assert {o.value for o in outcomes if o.metric.startswith("locality")} == {1.0}
     assert {o.method for o in outcomes} == {"Base"}
 
@@ -125,6 +145,7 @@ def test_outcomes_say_what_is_behind_them(tiny_gpt2_base: Base) -> None:
         ("generalization", 1, len("green")),
         ("locality", 2, len("ten") + len("four")),
         ("portability", 2, len("no") + len("a plain thing")),
+        ("success", 3, len("It is nice.") + len("Lovely, and a joy to see.") + len("I hate it.")),
     ]
     assert [o.metric for o in outcomes if o.id == "record 1"] == [
         name + suffix for name in ("reliability", "generalization", "locality") for suffix in ("", "_exact")
@@ -139,7 +160,28 @@ def test_neighbours_and_passes_do_not_matter(tiny_base: Base) -> None:
     together = evaluate(method, stage, EXAMPLES, batch=4, on_progress=progress.append)
     assert progress == [4, 1]
     alone = [outcome for each in EXAMPLES for outcome in evaluate(method, stage, [each], tokens_per_pass=1)]
-    assert together == alone
+    # Likelihoods are floating point sums, which may depend on the shape of a pass in their last digits.
+    assert values_of(together) == pytest.approx(values_of(alone), rel=1e-5)
+    hits_of = [[o for o in outcomes if o.metric != "success"] for outcomes in (together, alone)]
+    assert hits_of[0] == hits_of[1] and len(hits_of[0]) < len(together)
+
+
+def test_metrics_that_are_left_out_cost_nothing(tiny_gpt2_base: Base) -> None:
+    everything = evaluate(NoEdit(), Stage.of(tiny_gpt2_base, 2), EXAMPLES)
+    stage = Stage.of(tiny_gpt2_base, 2)
+    some = evaluate(NoEdit(), stage, EXAMPLES, metrics=("reliability", "locality"))
+    assert some == [o for o in everything if o.metric.removesuffix("_exact") in ("reliability", "locality")]
+    texts = {(e.request.text, t) for e in EXAMPLES for t in e.request.targets}
+    texts |= {(p.text, p.target) for e in EXAMPLES for p in e.of_kind("locality")}
+    assert stage.store.misses == len(texts)
+    with pytest.raises(InputError, match="Unknown metric 'sucess'.*'success'"):
+        evaluate(NoEdit(), stage, EXAMPLES, metrics=["sucess"])
+
+
+def test_one_side_alone_gives_no_success(tiny_gpt2_base: Base) -> None:
+    one_sided = replace(EXAMPLES[0], probes=EXAMPLES[0].of_kind("wanted"))
+    outcomes = evaluate(NoEdit(), Stage.of(tiny_gpt2_base, 2), [one_sided])
+    assert {o.metric for o in outcomes} == {"reliability", "reliability_exact"}
 
 
 def test_leaves_the_base_and_the_store_as_training_needs_them(tiny_base: Base) -> None:

@@ -1,11 +1,13 @@
 """Tables of outcomes: averages, subsets, and what they look like."""
 
+import inspect
 import io
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from instructedit.commands.prepare import prepare
 from instructedit.errors import InputError
 from instructedit.evaluation.intervals import estimate
 from instructedit.evaluation.tables import (
@@ -98,6 +100,25 @@ def test_markdown() -> None:
     assert lines[5].endswith("| - | 50.0 [50.0, 50.0] | 25.0 [25.0, 25.0] (1) |")
     assert lines[6].endswith("| - | 100.0 [100.0, 100.0] | - |")
     assert to_markdown(summarise([Outcome("r", "a|b", "m", "reliability", 1.0)])).count("a\\|b") == 1
+
+
+def test_success_has_a_column_and_a_legend_where_a_row_has_it() -> None:
+    without, also = outcomes(), [*outcomes(), Outcome("r0", "convsent", "Base", "success", 0.5)]
+    assert "uccess" not in to_markdown(summarise(without))
+    lines = to_markdown(summarise(also)).splitlines()
+    assert lines[0] == "| task | method | n | reliability | generalization | locality | portability | success |"
+    assert lines[2].endswith("| - |")
+    assert lines[6] == "| convsent | Base | 1 | - | - | - | - | 50.0 [50.0, 50.0] |"
+    assert "Success, of convsent alone" in lines[-1]
+    assert "success" not in to_markdown(summarise(also, exact=True)).splitlines()[0]
+
+
+def test_the_legend_says_what_the_columns_are_measured_on() -> None:
+    legend = to_markdown(summarise(outcomes())).splitlines()[-1]
+    for word in ("Subject_Aliasing", "unedited base", "--max-probes"):
+        assert word in legend
+    default = inspect.signature(prepare).parameters["max_probes"].default
+    assert f"({default} by default)" in legend
 
 
 def test_rich_fits_a_terminal_of_100() -> None:

