@@ -110,7 +110,7 @@ class Outcome:
         task: the record's task.
         method: the row of the table, for instance ``"InstructEdit (unseen)"``.
         metric: ``reliability``, ``generalization``, ``locality``, ``portability``, each also with
-            the suffix ``_exact`` for exact match.
+            the suffix ``_exact`` for exact match; ``success`` where there are wanted and unwanted probes.
         value: between 0 and 1; the mean over the example's probes of that kind.
         n_tokens: the target tokens behind the value.
         n_probes: the probes behind the value.
