@@ -3,6 +3,7 @@
 Imports nothing heavy by itself: the signal handlers are in place before torch is imported.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 from instructedit import signals
 
 if TYPE_CHECKING:
+    from instructedit.tasks.prepared import PreparedSplit
     from lightning_modules.parser import EditorCLI
+
+log = logging.getLogger(__name__)
 
 
 def fit(argv: Sequence[str]) -> None:
@@ -26,33 +30,35 @@ def fit(argv: Sequence[str]) -> None:
         InputError: bad input of any kind, or a training that cannot go on.
     """
     signals.install()
+    from lightning_modules.callbacks.stopping import Stopped
     from lightning_modules.parser import EditorCLI
 
     cli = EditorCLI("fit", argv)
-    _start(cli)
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
-    trainer.fit(module, datamodule=data, ckpt_path=_checkpoint(cli))
-    if cli.stopping.stopped:
-        _say_stopped(cli)
-        return
-    module.to(trainer.strategy.root_device)  # the Trainer has put it on the CPU
-    cli.validation.catch_up(trainer, module)
-    if trainer.is_global_zero:
-        from lightning_modules.report import Stopped, finish, load_checkpoint
+    checkpoint = _start(cli)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        if cli.stopping.stopped:
+            raise Stopped
+        module.to(trainer.strategy.root_device)  # the Trainer has put it on the CPU
+        cli.validation.catch_up(trainer, module)
+        if trainer.is_global_zero:
+            from lightning_modules.report import finish, load_checkpoint
 
-        try:
             finish(module, data, cli.directory, load_checkpoint(module, cli.directory))
-        except Stopped:
-            _say_stopped(cli)
+    except Stopped:
+        if trainer.is_global_zero:
+            step = trainer.global_step
+            print(f"stopped at step {step} by {signals.requested()}; run the same command again to go on", flush=True)
 
 
 def validate(argv: Sequence[str]) -> None:
     """Score a run's checkpoint on its validation records and print the table.
 
     Args:
-        argv: flags, for instance ``["--run", "runs/demo", "--ckpt_path", "last"]``.
+        argv: flags, for instance ``["--from_run", "runs/demo", "--ckpt_path", "last"]``.
     """
-    cli, step = _loaded("validate", argv)
+    cli, step = _loaded("validate", argv, ("validation",))
     from instructedit.evaluation.tables import summarise, to_rich
     from lightning_modules.callbacks.validation import run_validation, summary, validation_examples
     from lightning_modules.report import evaluation_progress, table_console
@@ -70,31 +76,54 @@ def test(argv: Sequence[str]) -> None:
     """Export a run's checkpoint again and make its test table again.
 
     Args:
-        argv: flags, for instance ``["--run", "runs/demo", "--ckpt_path", "best"]``.
+        argv: flags, for instance ``["--from_run", "runs/demo", "--ckpt_path", "best"]``.
     """
-    cli, step = _loaded("test", argv)
+    cli, step = _loaded("test", argv, ("test",))
     from lightning_modules.report import finish
 
     finish(cli.model, cli.datamodule, cli.directory, step)
 
 
-def _start(cli: "EditorCLI") -> None:
-    """Claim the run directory, load the base, record what the run stands on, add the W&B logger."""
+def _start(cli: "EditorCLI") -> str | None:
+    """Check everything, then write down what the run stands on; return the checkpoint to go on from.
+
+    Nothing is written before every check has passed: a refused command leaves a run as it was.
+    """
     from instructedit.errors import InputError
+    from lightning_modules.callbacks.checkpoints import read_checkpoint
     from lightning_modules.loggers import wandb_logger
+    from lightning_modules.record_check import prepared_apart
 
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
-    if trainer.max_steps < 1:
-        raise InputError(f"trainer.max_steps is {trainer.max_steps}. Set the number of optimiser steps.")
-    cli.directory.claim(cli.resolved(), write=trainer.is_global_zero)
+    for name in ("max_steps", "log_every_n_steps"):
+        if getattr(trainer, name) < 1:
+            raise InputError(f"trainer.{name} is {getattr(trainer, name)}. Set it to 1 or more.")
+    module.check_steps(trainer.max_steps)
+    cli.directory.check(cli.resolved())
     data.load_pools(module.method)
     hashes = data.hashes()
-    data.validation()  # an empty split is refused now, not at the first validation
     base = module.build(trainer.strategy.root_device)
+    cli.directory.check_facts(base.fingerprint, hashes)
+    data.build(base, module.method)
+    data.sampler.local_batch(0, trainer.global_rank, trainer.world_size)  # refuses a batch the ranks cannot share
     data.check(base)
-    record = cli.directory.note(base.fingerprint, hashes, write=trainer.is_global_zero)
+    checkpoint, step = _checkpoint(cli), 0
+    if checkpoint:
+        content = read_checkpoint(Path(checkpoint))
+        module.check_checkpoint(content)
+        data.check_state(content["EditDataModule"])
+        step = content["global_step"]
+    apart = prepared_apart(data.folder, [*data.tasks, *data.held_out])
+    if apart and trainer.is_global_zero:
+        log.warning(
+            "%s: not prepared together with the other tasks of this run, so a text one trains on may be a test probe "
+            "of another. Prepare all of them in one command.",
+            ", ".join(apart),
+        )
+    record = cli.directory.begin(cli.resolved(), base.fingerprint, hashes, step, write=trainer.is_global_zero)
     if cli.run.wandb != "disabled":
         trainer.loggers = [*trainer.loggers, wandb_logger(cli.run, record["wandb_id"], cli.config.as_dict())]
+    return checkpoint
 
 
 def _checkpoint(cli: "EditorCLI") -> str | None:
@@ -113,20 +142,17 @@ def _checkpoint(cli: "EditorCLI") -> str | None:
     return str(found) if found else None
 
 
-def _loaded(command: str, argv: Sequence[str]) -> "tuple[EditorCLI, int]":
-    """Parse, and build model and data with a checkpoint's weights, without a Trainer running."""
+def _loaded(command: str, argv: Sequence[str], splits: "Sequence[PreparedSplit]") -> "tuple[EditorCLI, int]":
+    """Parse, check that the run is still what it was, and load a checkpoint's weights; trains and writes nothing."""
     from lightning_modules.parser import EditorCLI
     from lightning_modules.report import load_checkpoint
 
     cli = EditorCLI(command, argv)
     device = cli.trainer.strategy.root_device
-    cli.datamodule.build(cli.model.build(device), cli.model.method)
+    cli.directory.check(cli.resolved())
+    cli.datamodule.load_pools(cli.model.method)
+    hashes = cli.datamodule.hashes(splits)
+    cli.directory.check_facts(cli.model.build(device).fingerprint, hashes)
     step = load_checkpoint(cli.model, cli.directory, cli.config.ckpt_path)
     cli.model.to(device)
     return cli, step
-
-
-def _say_stopped(cli: "EditorCLI") -> None:
-    if cli.trainer.is_global_zero:
-        step = cli.trainer.global_step
-        print(f"stopped at step {step} by {signals.requested()}; run the same command again to go on", flush=True)

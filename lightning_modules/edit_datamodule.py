@@ -4,8 +4,7 @@ Supplies ranks and the consumed step to the library's sampler, and the records t
 test are made on. Holds no position of its own: the position is the Trainer's step.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any, Literal
 
@@ -19,8 +18,9 @@ from instructedit.data.samplers import MultiTaskSampler
 from instructedit.errors import InputError, MismatchError
 from instructedit.instructions.pools import DEFAULT_POOLS, InstructionPool, load_pools, pool_for
 from instructedit.records import EditExample
+from instructedit.tasks.card import content_hash
 from instructedit.tasks.choice import stable_sample
-from instructedit.tasks.prepared import PreparedSplit, read_prepared
+from instructedit.tasks.prepared import SPLITS, PreparedSplit, read_prepared
 from lightning_modules.record_check import check_records
 
 Examples = dict[str, list[EditExample]]
@@ -68,9 +68,13 @@ class EditDataModule(LightningDataModule):
         super().__init__()
         if not tasks or len(set(tasks)) != len(tasks):
             raise InputError(f"data.tasks is {tasks}: name at least one prepared task, each once.")
-        for name, value in {"batch": batch, "micro_batch": micro_batch, "eval_batch": eval_batch}.items():
+        counts = {"batch": batch, "micro_batch": micro_batch, "eval_batch": eval_batch}
+        counts |= {"validation_records": validation_records, "test_records": test_records}
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise InputError(f"data.{name} is {value}. Set it to 1 or more.")
+        if num_workers < 0:
+            raise InputError(f"data.num_workers is {num_workers}. Set it to 0 or more.")
         self.folder, self.tasks, self.held_out, self.instructions = (
             folder,
             list(tasks),
@@ -102,7 +106,7 @@ class EditDataModule(LightningDataModule):
         return self.pools
 
     def build(self, base: Base, method: str) -> None:
-        """Read the training records and make sampler and collator.
+        """Read the training records and make sampler and collator; validation and test need ``load_pools`` alone.
 
         Raises:
             InputError: something is missing or out of range.
@@ -159,12 +163,20 @@ class EditDataModule(LightningDataModule):
         Raises:
             MismatchError: the records, their order or the batch are others than before.
         """
+        self.check_state(state)
+        self.start = int(state["consumed_steps"])
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Check that a checkpoint's batches were drawn as these are.
+
+        Raises:
+            MismatchError: they were not.
+        """
         if state["fingerprint"] != self.sampler.fingerprint:
             raise MismatchError(
                 f"The checkpoint's batches came from other data: sampler fingerprint {state['fingerprint'][:12]}, not "
                 f"{self.sampler.fingerprint[:12]} (task sizes, caps, balance, batch, seed). Give the run a new name."
             )
-        self.start = int(state["consumed_steps"])
 
     # --- validation and test -----------------------------------------------------------------------------------------
     def validation(self) -> Examples:
@@ -201,22 +213,22 @@ class EditDataModule(LightningDataModule):
         Raises:
             InputError: a split is empty, a record has no target or is too long for the base.
         """
-        train = {task: self.records(task, "train") for task in self.tasks}
-        for found in (train, self.validation(), self.test()):
+        for task in self.tasks:
+            check_records(self.records(task, "train"), base, self.pools, reworded=True)
+        for found in (self.validation(), self.test()):
             for examples in found.values():
                 check_records(examples, base, self.pools)
 
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of each task's training records and of its test records, for the run's card."""
-        pairs = [(task, "train") for task in self.tasks] + [(task, "test") for task in (*self.tasks, *self.held_out)]
-        return {f"{task}/{split}": _hash(self.records(task, split)) for task, split in pairs}  # type: ignore[arg-type]
+    def hashes(self, splits: Iterable[PreparedSplit] = SPLITS) -> dict[str, str]:
+        """SHA-256 of the content of each split in use, as in the tasks' cards; held-out tasks have test only."""
+        return {
+            f"{task}/{split}": content_hash(self.records(task, split))
+            for split in splits
+            for task in (*self.tasks, *(self.held_out if split == "test" else ()))
+        }
 
 
 _LISTED = {"train": "tasks", "validation": "tasks", "test": "tasks and data.held_out"}
-
-
-def _hash(examples: Sequence[EditExample]) -> str:
-    return hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
 
 
 class _From:

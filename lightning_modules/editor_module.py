@@ -6,6 +6,7 @@ cross-rank sums, the refusal of non-finite steps and what is logged.
 """
 
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,13 @@ class StoreConfig:
     memory_mib: int = 2048
     folder: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.rows_per_pass < 1 or self.pad_to_tokens < 1 or self.memory_mib < 0:
+            raise InputError(
+                f"model.store.rows_per_pass and pad_to_tokens are 1 or more and memory_mib is 0 or more; found "
+                f"{self.rows_per_pass}, {self.pad_to_tokens} and {self.memory_mib}."
+            )
+
 
 class EditorModule(LightningModule):
     """Meta-trains one hypernetwork on a frozen base.
@@ -79,6 +87,14 @@ class EditorModule(LightningModule):
         store: StoreConfig = StoreConfig(),  # noqa: B008
     ) -> None:
         super().__init__()
+        for name, rate in {"lr": lr, "alpha_lr": alpha_lr}.items():
+            if not 0 < rate < math.inf:
+                raise InputError(f"model.{name} is {rate}. Set it to a number above 0.")
+        if max_bad_steps < 1 or warmup_steps < 0:
+            raise InputError(
+                f"model.max_bad_steps is 1 or more and model.warmup_steps 0 or more; found {max_bad_steps} and "
+                f"{warmup_steps}."
+            )
         self.base_name, self.base_dtype, self.site_spec = base, getattr(torch, dtype), sites
         self.editor_config, self.weights, self.store_config = editor, weights, store
         self.method: Literal["InstructEdit", "MEND"] = method
@@ -99,7 +115,7 @@ class EditorModule(LightningModule):
         """Load the base and make the editor, once; the second call does nothing.
 
         Raises:
-            InputError: unknown base or site.
+            InputError: unknown base or site, or a store folder that cannot be written.
         """
         if not self._built:
             base = load_base(self.base_name, self.base_dtype, device)
@@ -116,6 +132,12 @@ class EditorModule(LightningModule):
     def _store(self, base: Base, first_block: int) -> TrunkStore:
         config = self.store_config
         folder = Path(config.folder) if config.folder else None
+        if folder:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                raise InputError(f"Cannot write to model.store.folder {folder}: {error.strerror}.") from error
         limits = (config.rows_per_pass, config.pad_to_tokens, config.memory_mib)
         return TrunkStore(base.split(first_block), base.fingerprint, *limits, folder)
 
@@ -137,12 +159,18 @@ class EditorModule(LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate(self.trainer.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _rate(self, max_steps: int) -> Callable[[int], float]:
+    def check_steps(self, max_steps: int) -> None:
+        """Check that the learning rates have risen before a run of so many steps ends.
+
+        Raises:
+            InputError: they have not.
+        """
         if max_steps < self.warmup_steps:
             raise InputError(
                 f"model.warmup_steps is {self.warmup_steps}, but the run ends at step {max_steps}. Set it lower."
             )
 
+    def _rate(self, max_steps: int) -> Callable[[int], float]:
         def rate(step: int) -> float:
             if step < self.warmup_steps:
                 return (step + 1) / self.warmup_steps
@@ -185,8 +213,8 @@ class EditorModule(LightningModule):
         if self.bad_in_a_row >= self.max_bad_steps:
             raise NonFiniteError(
                 f"Losses or gradients were not finite in {self.bad_in_a_row} steps in a row, up to step {step}; those "
-                f"steps changed nothing. Lower model.lr, model.alpha_lr or trainer.gradient_clip_val. The last "
-                f"checkpoint is in {self.trainer.default_root_dir}/checkpoints."
+                f"steps changed nothing. Lower model.lr, model.alpha_lr or trainer.gradient_clip_val, "
+                f"under a new --run.name. The last checkpoint is in {self.trainer.default_root_dir}/checkpoints."
             )
 
     def _summed(self, part: TokenSums) -> TokenSums:

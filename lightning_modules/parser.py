@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from instructedit.cli import underscored
 from instructedit.errors import InputError
 from lightning_modules.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from lightning_modules.callbacks.progress import TrainingProgress
@@ -27,10 +28,12 @@ from lightning_modules.editor_module import EditorModule
 from lightning_modules.loggers import MetricsCsv
 from lightning_modules.run_directory import RunConfig, RunDirectory
 
+FROM_RUN = "--from_run"
+
 NOT_OFFERED = (
     "accumulate_grad_batches barebones check_val_every_n_epoch default_root_dir enable_checkpointing "
     "enable_model_registry enable_model_summary enable_progress_bar fast_dev_run limit_predict_batches "
-    "limit_test_batches limit_train_batches limit_val_batches logger max_epochs min_epochs min_steps "
+    "limit_test_batches limit_train_batches limit_val_batches logger max_epochs max_time min_epochs min_steps "
     "num_sanity_val_steps overfit_batches plugins precision reload_dataloaders_every_n_epochs "
     "use_distributed_sampler val_check_interval"
 )
@@ -59,10 +62,11 @@ class EditorCLI(LightningCLI):
             load_from_checkpoint_support=False,
             parser_kwargs={
                 "prog": f"instructedit {command}",
-                "description": "Settings of a run; --config files stack, later ones and flags win.",
+                "description": "Settings of a run; --config files stack, later ones and flags win. "
+                "--from_run DIR takes the configuration that lies in a run directory, in place of --config.",
                 "exit_on_error": False,
             },
-            args=named_run(argv),
+            args=named_run(spelled(argv)),
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -107,7 +111,9 @@ class EditorCLI(LightningCLI):
         self.stopping = StopOnSignal(self.checkpoints)
         self.csv = MetricsCsv(self.directory.metrics)
         settings = dict(self._get(self.config_init, "trainer"))
-        own = [self.checkpoints, self.stopping, self.validation, TrainingProgress()]
+        progress = TrainingProgress()
+        self.validation.on_progress = progress.validated
+        own = [self.checkpoints, self.stopping, self.validation, progress]
         settings["callbacks"] = [*own, *_listed(settings.get("callbacks"))]
         plugins: list[Any] = [AtomicCheckpointIO()]
         if SLURMEnvironment.detect():
@@ -129,19 +135,28 @@ class EditorCLI(LightningCLI):
         return yaml.safe_dump(content, sort_keys=False)
 
 
+BY_TASK = ("--data.balance.", "--data.caps.")
+"""Flags that end in a task's name, whose dashes are its own."""
+
+
+def spelled(argv: Sequence[str]) -> list[str]:
+    """Spell flags with underscores: ``--data.held-out`` is ``--data.held_out``."""
+    return [argument if argument.startswith(BY_TASK) else underscored([argument])[0] for argument in argv]
+
+
 def named_run(argv: Sequence[str]) -> list[str]:
-    """Replace ``--run DIR`` by the configuration that lies in a run directory.
+    """Replace ``--from_run DIR`` by the configuration that lies in a run directory.
 
     Raises:
         InputError: there is none.
     """
     given = list(argv)
-    flags = [argument for argument in given if argument == "--run" or argument.startswith("--run=")]
+    flags = [argument for argument in given if argument.partition("=")[0] == FROM_RUN]
     if not flags:
         return given
     place = given.index(flags[0])
-    value = flags[0].removeprefix("--run").removeprefix("=") or (given[place + 1 : place + 2] or [""])[0]
-    rest = given[:place] + given[place + (2 if flags[0] == "--run" else 1) :]
+    value = flags[0].partition("=")[2] or (given[place + 1 : place + 2] or [""])[0]
+    rest = given[:place] + given[place + (2 if flags[0] == FROM_RUN else 1) :]
     path = Path(value)
     if not value or not (path / "config.yaml").is_file():
         raise InputError(

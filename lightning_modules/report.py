@@ -5,6 +5,7 @@ Takes the best checkpoint where there is one, else the last.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,12 @@ from instructedit.evaluation.tables import missed_by, summarise, to_jsonl, to_ma
 from instructedit.methods.base import EditMethod
 from instructedit.methods.hyper import HyperMethod
 from instructedit.methods.none import NoEdit
-from instructedit.provenance import revision
 from instructedit.records import EditExample, Outcome
 from lightning_modules.callbacks.checkpoints import BEST, find_checkpoint, read_checkpoint
+from lightning_modules.callbacks.stopping import Stopped
 from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
-from lightning_modules.run_directory import RunDirectory
-
-
-class Stopped(Exception):
-    """A signal came while nothing could be saved."""
+from lightning_modules.run_directory import DATA, RunDirectory, write_whole
 
 
 def load_checkpoint(module: EditorModule, run: RunDirectory, path: str | None = None) -> int:
@@ -69,20 +66,17 @@ def finish(module: EditorModule, data: EditDataModule, run: RunDirectory, step: 
         Stopped: a signal came; the editor folder is there, the results are not.
     """
     known = run.read()
-    parts: dict[str, Any] = {"tasks": data.tasks, "pools": data.pools, "data": known.get("data"), "steps": step}
-    save_editor(run.editor, module.editor, EditorCard.of(module.editor, module.stage.base, **parts))
+    code = run.trained_by(step)
+    parts: dict[str, Any] = {"tasks": data.tasks, "pools": data.pools, "data": known.get(DATA), "steps": step}
+    # The code that trained, not what is checked out by now.
+    card = replace(EditorCard.of(module.editor, module.stage.base, **parts), **code)
+    save_editor(run.editor, module.editor, card)
     outcomes = test_outcomes(module, data)
-    code = revision()
-    stamp: dict[str, str | int | bool] = {
-        "run": run.path.name,
-        "step": step,
-        "commit": code.commit,
-        "dirty": code.dirty,
-    }
+    stamp: dict[str, str | int | bool] = {"run": run.path.name, "step": step}
+    stamp |= {"commit": code["commit"], "dirty": code["dirty"]}
     to_jsonl(run.results / "test.jsonl", outcomes, stamp)
     results = write_tables(run.results, outcomes, stamp)
-    card = EditorCard.of(module.editor, module.stage.base, results=results, **parts)
-    save_editor(run.editor, module.editor, card)
+    save_editor(run.editor, module.editor, replace(card, results=results))
     console = table_console()
     console.print(to_rich(summarise(outcomes), f"{run.path.name}, step {step}: test"))
     lies = {
@@ -153,7 +147,7 @@ def write_tables(folder: Path, outcomes: Sequence[Outcome], stamp: Mapping[str, 
     }
     told = ", ".join(f"{key} {value}" for key, value in stamp.items())
     text = "\n".join(to_markdown(lines, title) for title, lines in tables.items())
-    (folder / "table.md").write_text(f"{told}\n\n{text}", encoding="utf-8")
+    write_whole(folder / "table.md", f"{told}\n\n{text}")
     means = {
         title: {
             f"{line.task} / {line.method}": {
@@ -165,5 +159,5 @@ def write_tables(folder: Path, outcomes: Sequence[Outcome], stamp: Mapping[str, 
         for title, lines in tables.items()
     }
     results = {**stamp, **means}
-    (folder / "test.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / "test.json", json.dumps(results, indent=2) + "\n")
     return results

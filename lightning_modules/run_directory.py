@@ -29,6 +29,11 @@ FREE = (
 )
 """... but for these, which say where and in which portions the same is computed."""
 
+ABSENT = "absent"
+"""How a setting that only one of two configurations has is told."""
+
+DATA = "data_sha256"
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -62,7 +67,7 @@ class RunDirectory:
     """One run's files.
 
     Args:
-        path: the run directory; made by ``claim``.
+        path: the run directory; made by ``begin``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,33 +84,26 @@ class RunDirectory:
         """Whether anything was trained in it; before that, its configuration may still change."""
         return any(self.checkpoints.glob("*.ckpt"))
 
-    def claim(self, resolved: str, write: bool = True) -> None:
-        """Take the directory for a configuration, or go on in it with the same one.
+    def check(self, resolved: str) -> None:
+        """Refuse another configuration than the one the run was trained with. Writes nothing.
 
         Args:
             resolved: the whole configuration as YAML.
-            write: whether this process writes; one of all ranks does.
 
         Raises:
             MismatchError: the directory holds a run of another configuration; names the keys.
-            InputError: its config.yaml cannot be read, or the directory cannot be made.
+            InputError: its config.yaml cannot be read.
         """
-        if self.config.exists() and self.started:
-            before, now = (dict(_flat(_parsed(text, self.config))) for text in (self.config.read_text(), resolved))
-            # A key only one side has came or went with a version of this program.
-            changed = [key for key in before.keys() & now.keys() if _fixed(key) and before[key] != now[key]]
-            if changed:
-                told = ", ".join(f"{key} ({before[key]!r}, now {now[key]!r})" for key in sorted(changed))
-                raise MismatchError(
-                    f"The run directory {self.path} belongs to another configuration: {told}. "
-                    f"Choose another --run.name, or remove the directory."
-                )
-        if write:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                _write(self.config, resolved)
-            except OSError as error:
-                raise InputError(f"Cannot write to the run directory {self.path}: {error.strerror}.") from error
+        if not (self.config.exists() and self.started):
+            return
+        before, now = (_science(_parsed(text, self.config)) for text in (self.config.read_text(), resolved))
+        changed = [key for key in sorted(before | now) if before.get(key, ABSENT) != now.get(key, ABSENT)]
+        if changed:
+            told = ", ".join(f"{key} ({before.get(key, ABSENT)}, now {now.get(key, ABSENT)})" for key in changed)
+            raise MismatchError(
+                f"The run directory {self.path} belongs to another configuration: {told}. "
+                f"Choose another --run.name, or remove the directory."
+            )
 
     def read(self) -> dict[str, Any]:
         """What run.json holds; empty before the first start."""
@@ -117,31 +115,87 @@ class RunDirectory:
         except ValueError as error:
             raise InputError(f"{self.record} is not JSON: {error}. Remove it, or the run directory.") from error
 
-    def note(self, fingerprint: str, data: Mapping[str, str], write: bool = True) -> dict[str, Any]:
-        """Record base and data at the first start, and check them at every later one.
+    def check_facts(self, fingerprint: str, data: Mapping[str, str]) -> None:
+        """Refuse another base or other records than the run was trained on. Writes nothing.
 
-        Returns:
-            What run.json holds: wandb_id, fingerprint, data, and of the latest start commit, dirty, versions.
+        Args:
+            fingerprint: the base's.
+            data: SHA-256 of the splits in use by ``task/split``; a split the run does not know is not compared.
 
         Raises:
             MismatchError: the base or the records changed under the run.
         """
+        if not self.started:
+            return
         known = self.read()
-        for key, now in (("fingerprint", fingerprint), ("data", dict(data))):
-            if self.started and key in known and known[key] != now:
-                raise MismatchError(
-                    f"The run in {self.path} was started with another {'base' if key == 'fingerprint' else 'data'}: "
-                    f"its {key} differs from {self.record.name}. Choose another --run.name, or restore what it was."
-                )
-        code = revision()
-        known = {"wandb_id": secrets.token_hex(4), **known, "fingerprint": fingerprint, "data": dict(data)}
-        known |= {"commit": code.commit, "dirty": code.dirty, "versions": versions()}
+        hashes = known.get(DATA, {})
+        other = [split for split, content in data.items() if hashes.get(split, content) != content]
+        if known.get("fingerprint", fingerprint) != fingerprint:
+            what = f"another base: its fingerprint differs from {self.record.name}"
+        elif other:
+            what = f"other data: {', '.join(other)} differ from {self.record.name}"
+        else:
+            return
+        raise MismatchError(
+            f"The run in {self.path} was started with {what}. Choose another --run.name, or restore what it was."
+        )
+
+    def begin(
+        self, resolved: str, fingerprint: str, data: Mapping[str, str], step: int, write: bool = True
+    ) -> dict[str, Any]:
+        """Write config.yaml and add a start to run.json; everything has been checked.
+
+        Args:
+            resolved: the whole configuration as YAML.
+            fingerprint: the base's.
+            data: SHA-256 of every split by ``task/split``.
+            step: the optimiser step this start goes on from.
+            write: whether this process writes; one of all ranks does.
+
+        Returns:
+            What run.json holds: wandb_id, fingerprint, data_sha256, and starts, each with commit, dirty,
+            versions and step. The first start comes first, for as long as anything it trained is there.
+
+        Raises:
+            InputError: the directory cannot be written.
+        """
+        known, code = self.read(), revision()
+        start = {"commit": code.commit, "dirty": code.dirty, "versions": versions(), "step": step}
+        starts = [*(_starts(known) if self.started else []), start]
+        record = {"wandb_id": known.get("wandb_id") or secrets.token_hex(4), "fingerprint": fingerprint}
+        record |= {DATA: dict(data), "starts": starts}
         if write:
-            _write(self.record, json.dumps(known, indent=2) + "\n")
-        return known
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_whole(self.config, resolved)
+                write_whole(self.record, json.dumps(record, indent=2) + "\n")
+            except OSError as error:
+                raise InputError(f"Cannot write to the run directory {self.path}: {error.strerror}.") from error
+        return record
+
+    def trained_by(self, step: int) -> dict[str, Any]:
+        """Tell which code trained the weights of a step: commit, dirty and versions, for cards and results.
+
+        Several commits are listed, oldest first, and count as dirty: no single commit makes the weights again.
+        """
+        starts = [start for start in _starts(self.read()) if start["step"] < step]
+        commits = list(dict.fromkeys(start["commit"] for start in starts))
+        return {
+            "commit": ", ".join(commits),
+            "dirty": len(commits) > 1 or any(start["dirty"] for start in starts),
+            "versions": starts[-1]["versions"] if starts else {},
+        }
 
 
-def _write(path: Path, text: str) -> None:
+def _starts(known: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The starts in a run.json; one from before they were listed tells of the latest only."""
+    if "commit" in known:
+        return [{key: known[key] for key in ("commit", "dirty", "versions")} | {"step": 0}]
+    return list(known.get("starts", []))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
@@ -162,5 +216,6 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix.removesuffix("."), value
 
 
-def _fixed(key: str) -> bool:
-    return key.startswith(SCIENCE) and not key.startswith(FREE)
+def _science(config: Any) -> dict[str, str]:
+    """What must stay the same, as text, under flat names: a mapping in a list's or number's place differs too."""
+    return {key: repr(value) for key, value in _flat(config) if key.startswith(SCIENCE) and not key.startswith(FREE)}

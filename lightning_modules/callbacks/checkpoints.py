@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames; what stood there before is kept as ``previous.ckpt``.
 
+    Unless it is of the same step or cannot be read: ``previous`` is of an older step, and whole.
     Lightning's own goes through the system's temporary folder, from which a rename may be a copy.
     """
 
@@ -38,7 +39,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
+        before = step_of(path)
+        if before is not None and before < checkpoint["global_step"]:
             os.replace(path, path.with_name(PREVIOUS))
         os.replace(partial, path)
 
@@ -62,10 +64,11 @@ class Checkpoints(Callback):
             if isinstance(logger, MetricsCsv):
                 logger.rewind(trainer.global_step)
 
-    def save(self, trainer: Trainer) -> None:
-        """Save now, on all ranks."""
-        trainer.save_checkpoint(_folder(trainer) / LAST)
-        self._saved_step = trainer.global_step
+    def save(self, trainer: Trainer, again: bool = False) -> None:
+        """Save now, on all ranks; a step that was saved is saved ``again`` only on request."""
+        if again or self._saved_step != trainer.global_step:
+            trainer.save_checkpoint(_folder(trainer) / LAST)
+            self._saved_step = trainer.global_step
 
     def keep_as_best(self, trainer: Trainer) -> None:
         """Keep a copy of the checkpoint just saved as the best one."""
@@ -74,13 +77,19 @@ class Checkpoints(Callback):
             shutil.copyfile(_folder(trainer) / LAST, partial)
             os.replace(partial, _folder(trainer) / BEST)
 
+    def mend_best(self, trainer: Trainer) -> None:
+        """Keep the last checkpoint as the best one if a kill came just before that was done."""
+        step, folder = trainer.global_step, _folder(trainer)
+        if step_of(folder / LAST) == step != step_of(folder / BEST):
+            self.keep_as_best(trainer)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, unless another callback just did."""
+        """Save when it is time."""
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step == trainer.max_steps
-        if at_step_end(trainer, batch_idx) and due and self._saved_step != step:
+        if at_step_end(trainer, batch_idx) and due:
             self.save(trainer)
 
 
@@ -106,6 +115,14 @@ def find_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def step_of(path: Path) -> int | None:
+    """Return the optimiser step a checkpoint was saved at; None where there is none that can be read."""
+    try:
+        return int(read_checkpoint(path)["global_step"])
+    except InputError:
+        return None
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
@@ -114,7 +131,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        content["state_dict"], content["loops"]  # noqa: B018 - a file of another kind lacks them
+        content["state_dict"], content["loops"], content["global_step"]  # noqa: B018 - a file of another kind lacks them
         return content
     except Exception as error:  # torch raises many kinds for damaged files
         first = (str(error).splitlines() or [""])[0]

@@ -23,19 +23,36 @@ class TrainingProgress(Callback):
         self.console = Console(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID
+        self._validation: TaskID | None = None
         self._since, self._first_step, self._line = 0.0, 0, 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to count."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the bar: a validation may come before the first step."""
         if not trainer.is_global_zero:
             return
-        self._since, self._first_step = time.monotonic(), trainer.global_step
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(
             *columns, TextColumn("{task.fields[text]}"), console=self.console, disable=not self.console.is_terminal
         )
-        self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, text="")
+        self._task = self._bar.add_task("training", total=trainer.max_steps, text="")
         self._bar.start()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to count."""
+        self._since, self._first_step = time.monotonic(), trainer.global_step
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step)
+
+    def validated(self, n: int, total: int) -> None:
+        """Show ``n`` more validation records out of ``total`` below the steps; gone when all are done."""
+        if self._bar is None:
+            return
+        if self._validation is None:
+            self._validation = self._bar.add_task("validation", total=total, text="")
+        self._bar.advance(self._validation, n)
+        if self._bar.tasks[-1].finished:
+            self._bar.remove_task(self._validation)
+            self._validation = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -55,11 +72,12 @@ class TrainingProgress(Callback):
             self._line = now
             print(f"step {step}/{trainer.max_steps}  {text}", flush=True)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the bar away, so that the error stands by itself."""
-        self.on_train_end(trainer, pl_module)
+        self.on_fit_end(trainer, pl_module)

@@ -11,6 +11,10 @@ from lightning_modules.callbacks import at_step_end
 from lightning_modules.callbacks.checkpoints import Checkpoints
 
 
+class Stopped(Exception):
+    """A signal came in an evaluation: what is trained is saved, the evaluation is made again later."""
+
+
 class StopOnSignal(Callback):
     """Saves and stops when any rank has had SIGTERM, SIGINT or SIGUSR1.
 

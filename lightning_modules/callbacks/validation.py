@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from instructedit import signals
 from instructedit.errors import InputError
 from instructedit.evaluation.metrics import METRICS
 from instructedit.evaluation.runner import dress, evaluate
@@ -18,6 +19,7 @@ from instructedit.methods.hyper import HyperMethod
 from instructedit.records import Outcome
 from lightning_modules.callbacks import at_step_end
 from lightning_modules.callbacks.checkpoints import Checkpoints
+from lightning_modules.callbacks.stopping import Stopped
 
 if TYPE_CHECKING:
     from lightning_modules.edit_datamodule import EditDataModule, Examples
@@ -62,23 +64,33 @@ class Validation(Callback):
             self._maybe_stop(trainer)
 
     def catch_up(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validate if it is due at this step and was not done."""
+        """Validate if it is due at this step and was not done.
+
+        Raises:
+            Stopped: a signal came; the step was saved before, and a resumed run validates it again.
+        """
         if not self._due(trainer):
+            if self.best_step == trainer.global_step:
+                self.checkpoints.mend_best(trainer)
             return
         module: EditorModule = pl_module
         data: EditDataModule = trainer.datamodule
         self._examples = self._examples or validation_examples(data)
-        outcomes = run_validation(
-            module, data, self._examples, trainer.global_rank, trainer.world_size, self.on_progress
-        )
+        outcomes = run_validation(module, data, self._examples, trainer.global_rank, trainer.world_size, self._advance)
         values = summary(outcomes, data.tasks)
         module.last_values |= {"val/score": values["val/score"]}
         for logger in trainer.loggers:
             logger.log_metrics(values, trainer.global_step)
         self._note(values["val/score"], trainer.global_step)
-        self.checkpoints.save(trainer)
+        self.checkpoints.save(trainer, again=True)
         if self.best_step == trainer.global_step:
             self.checkpoints.keep_as_best(trainer)
+
+    def _advance(self, n: int, total: int) -> None:
+        if signals.requested():
+            raise Stopped(signals.requested())
+        if self.on_progress:
+            self.on_progress(n, total)
 
     def _due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
@@ -94,11 +106,6 @@ class Validation(Callback):
     def _maybe_stop(self, trainer: Trainer) -> None:
         if self.patience is not None and self._stale >= self.patience:
             trainer.should_stop = True
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether patience has run out."""
-        return self.patience is not None and self._stale >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
@@ -125,16 +132,27 @@ def run_validation(
     world_size: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
-    """Evaluate the editor as it is now; ranks share the records and all get all outcomes."""
+    """Evaluate the editor as it is now; ranks share the records and all get all outcomes.
+
+    Raises:
+        Stopped: ``on_progress`` raised it on any rank; then it is raised on all.
+    """
     method = HyperMethod(module.editor, module.stage, module.method, data.pools)
     mine = [example for task in examples for example in examples[task][rank::world_size]]
     report = (lambda n: on_progress(n, len(mine))) if on_progress else None
-    outcomes = evaluate(method, module.stage, mine, batch=data.eval_batch, on_progress=report)
-    if world_size == 1:
-        return outcomes
-    gathered: list[list[Outcome]] = [[] for _ in range(world_size)]
-    torch.distributed.all_gather_object(gathered, outcomes)
-    return [outcome for part in gathered for outcome in part]
+    outcomes: list[Outcome] | None
+    try:
+        outcomes = evaluate(method, module.stage, mine, batch=data.eval_batch, on_progress=report)
+    except Stopped:
+        outcomes = None  # the other ranks wait for ours
+    gathered = [outcomes]
+    if world_size > 1:
+        gathered *= world_size
+        torch.distributed.all_gather_object(gathered, outcomes)
+    found = [part for part in gathered if part is not None]
+    if len(found) < world_size:
+        raise Stopped(signals.requested())
+    return [outcome for part in found for outcome in part]
 
 
 def summary(outcomes: Sequence[Outcome], tasks: Sequence[str]) -> dict[str, float]:

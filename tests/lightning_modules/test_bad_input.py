@@ -11,6 +11,7 @@ import yaml
 
 from instructedit.checkpoints import load_editor
 from instructedit.tasks.prepared import read_prepared, write_prepared
+from lightning_modules.parser import spelled
 from tests.conftest import byte_tokenizer, tiny_llama
 from tests.lightning_modules.conftest import Write, run
 
@@ -55,6 +56,19 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
     "mix": ({"data__mix": {"locality": 0}}, ["locality"]),
     "caps": ({"data__caps": {"zsre": 3}}, ["zsre", "caps"]),
     "validation": ({"validation__every_n_steps": 0}, ["every_n_steps"]),
+    "validation records": ({"data__validation_records": 0}, ["data.validation_records is 0"]),
+    "test records": ({"data__test_records": -1}, ["data.test_records is -1"]),
+    "workers": ({"data__num_workers": -1}, ["data.num_workers is -1"]),
+    "rate": ({"model__lr": 0.0}, ["model.lr is 0"]),
+    "rate of alpha": ({"model__alpha_lr": float("nan")}, ["model.alpha_lr is nan"]),
+    "bad steps": ({"model__max_bad_steps": 0}, ["max_bad_steps", "found 0"]),
+    "negative warm-up": ({"model__warmup_steps": -1}, ["warmup_steps", "-1"]),
+    "log": ({"trainer__log_every_n_steps": 0}, ["trainer.log_every_n_steps is 0"]),
+    "time": ({"trainer__max_time": "00:01:00:00"}, ["max_time"]),
+    "store rows": ({"model__store": {"rows_per_pass": 0}}, ["model.store.rows_per_pass", "found 0"]),
+    "store padding": ({"model__store": {"pad_to_tokens": 0}}, ["pad_to_tokens", "found 4, 0"]),
+    "store memory": ({"model__store": {"memory_mib": -1}}, ["memory_mib", "-1"]),
+    "store folder": ({"model__store": {"folder": "a-file/store"}}, ["model.store.folder a-file/store"]),
     "context": ({"model__base": "short"}, ["longer than the base's context of 40"]),
 }
 
@@ -64,9 +78,11 @@ def test_a_bad_setting(case: str, write_config: Write, refused: Refused, tmp_pat
     if case == "context":
         tiny_llama(max_position_embeddings=40).save_pretrained(tmp_path / "short")
         byte_tokenizer().save_pretrained(tmp_path / "short")
+    (tmp_path / "a-file").touch()
     changes, told = CASES[case]
     message = refused("fit", "--config", write_config(**changes))
     assert [part for part in told if part not in message] == [], message
+    assert not (tmp_path / "runs" / "run").exists()  # a refused command leaves nothing behind
 
 
 @pytest.mark.parametrize("text", ["model: {base: [", "- a list\n", "modle: {base: x}\n"])
@@ -139,6 +155,12 @@ def test_a_run_directory_of_another_configuration(write_config: Write, refused: 
     message = refused("fit", "--config", write_config(trainer__max_steps=2, model__lr=1e-4, data__batch=2))
     assert "data.batch (4, now 2)" in message and "model.lr (0.001, now 0.0001)" in message
     assert "seed" in refused("fit", "--config", write_config(trainer__max_steps=2), "--seed_everything", 1)
+    for change, told in (
+        ({"data__caps": {"convsent": 10}}, "data.caps.convsent (absent, now 10)"),
+        ({"data__balance": {"recent": 2, "convsent": 1}}, "data.balance ('equal', now absent)"),
+        ({"model__sites": {"names": ["model.layers.3.mlp.up_proj"]}}, "model.sites.names (None, now ["),
+    ):
+        assert told in refused("fit", "--config", write_config(trainer__max_steps=2, **change))
     assert (tmp_path / "runs" / "run" / "config.yaml").read_bytes() == before
     # Settings that change no number may change, and so may all before anything was trained.
     assert run("fit", "--config", write_config(trainer__max_steps=2, data__eval_batch=2)) == 0
@@ -156,7 +178,7 @@ def test_another_base_under_the_same_name(
     tiny_llama(seed=5).save_pretrained(base)
     assert "with another base" in refused("fit", "--config", config)
     path = tmp_path / "runs" / "run"
-    assert "another base" in refused("test", "--run", path)
+    assert "another base" in refused("test", "--from_run", path)
     (path / "run.json").unlink()
     assert "another base" in refused("fit", "--config", config)
     from instructedit.base import load_base
@@ -166,14 +188,38 @@ def test_another_base_under_the_same_name(
 
 
 def test_runs_and_checkpoints_that_are_not_there(write_config: Write, refused: Refused, tmp_path: Path) -> None:
-    assert "no config.yaml" in refused("test", "--run", tmp_path / "runs" / "none")
-    assert "no config.yaml" in refused("validate", "--run")
+    assert "no config.yaml" in refused("test", "--from_run", tmp_path / "runs" / "none")
+    assert "no config.yaml" in refused("validate", "--from_run")
     config = write_config()
     assert "no checkpoint" in refused("validate", "--config", config)
     assert "no checkpoint" in refused("fit", "--config", config, "--ckpt_path", "last")
     assert "nowhere.ckpt" in refused("fit", "--config", config, "--ckpt_path", "nowhere.ckpt")
+    (tmp_path / "runs" / "run").mkdir(parents=True)
     (tmp_path / "runs" / "run" / "run.json").write_text("{")
     assert "run.json" in refused("fit", "--config", config)
+
+
+def test_dashes_in_flags_and_a_help_that_tells_of_from_run(
+    write_config: Write, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "data.eval_batch is 0" in refused("fit", "--config", write_config(), "--data.eval-batch", 0)
+    assert "no config.yaml" in refused("test", "--from-run=nowhere")
+    assert spelled(["--data.caps.demo-recent", "3"]) == ["--data.caps.demo-recent", "3"]  # a task's own dash
+    capsys.readouterr()
+    assert run("fit", "--help") == 0
+    assert "--from_run DIR" in " ".join(capsys.readouterr().out.split())
+
+
+def test_tasks_that_were_not_prepared_together_are_told_of(
+    write_config: Write, prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(prepared, folder)
+    for task, together in {"recent": ["recent", "convsent", "zsre"], "zsre": ["zsre"]}.items():
+        (folder / task / "card.json").write_text(json.dumps({"options": {"prepared_together": together}}))
+    assert run("fit", "--config", write_config(data__folder=str(folder), trainer__max_steps=2)) == 0
+    (message,) = (record.getMessage() for record in caplog.records if "prepared together" in record.getMessage())
+    assert message.startswith("zsre: ")
 
 
 def test_what_is_given_last_wins(write_config: Write, tmp_path: Path) -> None:

@@ -63,6 +63,6 @@ def test_too_many_in_a_row_end_the_run_with_advice(
     assert run("fit", "--config", write_config(model__max_bad_steps=3, trainer__max_steps=9)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: Losses or gradients were not finite in 3 steps in a row, up to step 6")
-    assert "model.lr" in error and "checkpoints" in error
+    assert "model.lr" in error and "under a new --run.name" in error and "checkpoints" in error
     folder = tmp_path / "runs" / "run" / "checkpoints"
     assert all(torch.isfinite(value).all() for value in read_checkpoint(folder / "last.ckpt")["state_dict"].values())

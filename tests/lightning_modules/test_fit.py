@@ -1,16 +1,20 @@
 """Whole trainings through the command line: what a run leaves behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from instructedit.base import load_base
+from instructedit.base import SiteSpec, find_sites, load_base
 from instructedit.checkpoints import load_editor
 from instructedit.evaluation.tables import from_jsonl
-from instructedit.hypernet.editor import HyperEditor
+from instructedit.hypernet.editor import EditorConfig, HyperEditor
+from instructedit.tasks.card import content_hash
+from instructedit.tasks.prepared import read_prepared
 from lightning_modules.callbacks.checkpoints import read_checkpoint
+from lightning_modules.editor_module import EditorModule
 from tests.lightning_modules.conftest import Write, rows, run
 
 
@@ -19,6 +23,7 @@ def test_a_run_from_start_to_table(
     family: str,
     method: str,
     write_config: Write,
+    prepared: Path,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
@@ -47,7 +52,13 @@ def test_a_run_from_start_to_table(
     assert float(table[0]["train/lr"]) == 5e-4 and float(table[1]["train/lr"]) == 1e-3
     assert float(table[5]["train/lr"]) == pytest.approx(1e-3 / 4)
     assert all(row["train/recent/edit"] and row["train/convsent/unlikelihood"] for row in table)
-    assert json.loads((path / "run.json").read_text())["fingerprint"] == base.fingerprint
+    record = json.loads((path / "run.json").read_text())
+    assert record["fingerprint"] == base.fingerprint
+    used = {f"{task}/{split}" for task in ("recent", "convsent") for split in ("train", "validation", "test")}
+    assert record["data_sha256"].keys() == used | {"zsre/test"} and card.data == record["data_sha256"]
+    validated = read_prepared(prepared, "recent", "validation")
+    assert record["data_sha256"]["recent/validation"] == content_hash(validated)
+    assert not list(path.rglob("*.partial"))
     printed = capsys.readouterr().out
     assert "reliability" in printed and str(path / "editor") in printed
 
@@ -69,12 +80,14 @@ def test_every_learned_part_moves(write_config: Write, llama_folder: Path, tmp_p
     assert run("fit", "--config", config) == 0
     folder = tmp_path / "runs" / "run" / "checkpoints"
     last = read_checkpoint(folder / "last.ckpt")["state_dict"]
+    base, sites, size = load_base(str(llama_folder)), SiteSpec(last_blocks=2), EditorConfig(rank=8)
     torch.manual_seed(0)  # the seed of the run makes its first weights
-    from instructedit.base import SiteSpec, find_sites
-    from instructedit.hypernet.editor import EditorConfig
-
-    base = load_base(str(llama_folder))
-    start = HyperEditor(find_sites(base, SiteSpec(last_blocks=2)), EditorConfig(rank=8))
+    start = HyperEditor(find_sites(base, sites), size)
+    torch.manual_seed(0)
+    module = EditorModule(str(llama_folder), sites=sites, editor=size)
+    module.build()
+    for name, value in module.editor.named_parameters():  # else the next lines would show nothing
+        assert torch.equal(dict(start.named_parameters())[name], value), name
     for name, value in start.named_parameters():
         assert not torch.equal(last["editor." + name], value), name
 
@@ -91,7 +104,7 @@ def test_micro_batches_change_nothing(write_config: Write, tmp_path: Path) -> No
 
 
 def test_validate_and_test_take_a_run_directory(
-    write_config: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write_config: Write, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("fit", "--config", write_config(trainer__max_steps=3)) == 0
     path = tmp_path / "runs" / "run"
@@ -99,10 +112,15 @@ def test_validate_and_test_take_a_run_directory(
     before = (path / "results" / "test.jsonl").read_text()
     (path / "results" / "test.jsonl").unlink()
     capsys.readouterr()
-    assert run("validate", "--run", path, "--ckpt_path", "last") == 0
+    assert run("validate", "--from_run", path, "--ckpt_path", "last") == 0
     assert f"val/score {score:.2f}" in capsys.readouterr().out
-    assert run("test", f"--run={path}") == 0
+    assert run("test", f"--from_run={path}") == 0
     assert (path / "results" / "test.jsonl").read_text() == before
+    # The table needs the test records alone.
+    shutil.copytree(prepared, tmp_path / "other")
+    for split in ("train", "validation"):
+        shutil.rmtree(tmp_path / "other" / "recent" / split)
+    assert run("test", "--from_run", path, "--data.folder", tmp_path / "other") == 0
 
 
 def test_early_stopping_stops_and_stays_stopped(write_config: Write, tmp_path: Path) -> None:

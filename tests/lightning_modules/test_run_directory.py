@@ -1,0 +1,77 @@
+"""What a run directory remembers: the records, the base and the code a run was trained with."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from instructedit import signals
+from instructedit.checkpoints import read_card
+from instructedit.provenance import Revision
+from lightning_modules import run_directory
+from tests.lightning_modules.conftest import Write, run
+from tests.lightning_modules.test_resume import at_loss
+
+
+def test_results_name_the_code_that_trained(
+    write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = iter("ab")
+    monkeypatch.setattr(run_directory, "revision", lambda: Revision(next(code)))
+    config = write_config(validation__every_n_steps=6)
+    with monkeypatch.context() as patch:
+        at_loss(patch, 3, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        assert run("fit", "--config", config) == 0
+    signals.clear()
+    assert run("fit", "--config", config) == 0
+    path = tmp_path / "runs" / "run"
+    starts = json.loads((path / "run.json").read_text())["starts"]
+    assert [(start["commit"], start["dirty"], start["step"]) for start in starts] == [("a", False, 0), ("b", False, 3)]
+    assert all(start["versions"]["torch"] for start in starts)
+    monkeypatch.setattr("instructedit.checkpoints.revision", lambda: Revision("later"))
+    assert run("test", "--from_run", path) == 0
+    for found in (read_card(path / "editor"), SimpleNamespace(**json.loads((path / "results/test.json").read_text()))):
+        assert (found.commit, found.dirty) == ("a, b", True)
+    early = run_directory.RunDirectory(path).trained_by(3)
+    assert (early["commit"], early["dirty"]) == ("a", False)
+
+
+def test_data_that_changed_under_a_run_is_refused(
+    write_config: Write, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", "--config", write_config(trainer__max_steps=2)) == 0
+    path = tmp_path / "runs" / "run"
+    before = contents(path)
+    for split, source in (("train", "validation"), ("validation", "test"), ("test", "validation")):
+        other = tmp_path / split
+        shutil.copytree(prepared, other)
+        shutil.rmtree(other / "recent" / split)
+        shutil.copytree(prepared / "recent" / source, other / "recent" / split)
+        assert run("fit", "--config", write_config(trainer__max_steps=2, data__folder=str(other))) == 2
+        assert f"other data: recent/{split} differ" in capsys.readouterr().err
+        command = {"validation": "validate", "test": "test"}.get(split)
+        assert command is None or run(command, "--from_run", path, "--data.folder", other) == 2
+    assert run("test", "--from_run", path, "--data.test_records", 1) == 2
+    assert "data.test_records (None, now 1)" in capsys.readouterr().err
+    assert contents(path) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_json_that_lists_no_starts_tells_of_one(tmp_path: Path) -> None:
+    start = {"commit": "a", "dirty": True, "versions": {"torch": "2"}}
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "run.json").write_text(json.dumps({"wandb_id": "1", "fingerprint": "f", "data": {"x": "y"}, **start}))
+    directory = run_directory.RunDirectory(tmp_path)
+    assert directory.trained_by(2) == start
+    directory.check_facts("f", {"x/train": "z"})
+    record = directory.begin("a: 1", "f", {"x/train": "z"}, 2)
+    assert record == directory.read() and record["wandb_id"] == "1"
+    assert [begun["step"] for begun in record["starts"]] == [0, 2] and directory.trained_by(2) == start
