@@ -6,6 +6,7 @@ is named and fingerprinted, never saved, and another base is refused. Knows noth
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,8 @@ from instructedit.provenance import revision, versions
 WEIGHTS = "editor.safetensors"
 CARD = "card.json"
 
+logger = logging.getLogger(__name__)
+
 EditorMethod = Literal["InstructEdit", "MEND"]
 
 
@@ -40,6 +43,7 @@ class EditorCard:
         fingerprint: the base's fingerprint; the editor loads on no other.
         sites: the edited matrices.
         config: the hypernetwork's sizes and choices.
+        dtype: dtype of the base it was trained on, such as ``"torch.bfloat16"``; others load with a warning.
         tasks: the tasks it was trained on.
         pools: the instruction pools, which travel with the editor.
         data: hashes of the training data, by task.
@@ -55,6 +59,7 @@ class EditorCard:
     fingerprint: str
     sites: tuple[Site, ...]
     config: EditorConfig
+    dtype: str = ""
     tasks: tuple[str, ...] = ()
     pools: Mapping[str, InstructionPool] | None = None
     data: Mapping[str, str] = field(default_factory=dict)
@@ -84,6 +89,7 @@ class EditorCard:
             fingerprint=base.fingerprint,
             sites=editor.sites,
             config=editor.config,
+            dtype=str(base.dtype),
             tasks=tuple(tasks),
             pools=pools,
             data=data or {},
@@ -155,6 +161,8 @@ def load_editor(folder: Path, base: Base) -> tuple[HyperEditor, EditorCard]:
         raise InputError(f"Cannot read {weights}: {error.strerror}. {advice}") from error
     except SafetensorError as error:
         raise InputError(f"{weights} is not a safetensors file: {error}. {advice}") from error
+    if card.dtype and card.dtype != str(base.dtype):
+        logger.warning("%s was trained on a base in %s and is loaded on one in %s.", folder, card.dtype, base.dtype)
     editor = HyperEditor(card.sites, card.config)
     _check(editor.state_dict(), tensors, weights)
     editor.load_state_dict(tensors)

@@ -36,7 +36,7 @@ class EditDataModule(LightningDataModule):
         instructions: the instruction pools, a YAML file or a folder; MEND does not use them.
         balance: the tasks' shares: equal, proportional, temperature, or a weight per task.
         temperature: for ``balance: temperature``.
-        caps: at most so many records of a task.
+        caps: at most so many records of a task are edited in; the others may still serve as locality inputs.
         batch: requests in one optimiser step, over all ranks and micro-batches.
         micro_batch: requests computed at once on one rank; null for all of the rank's share.
         mix: how many rephrases, locality inputs and unwanted texts each request brings.

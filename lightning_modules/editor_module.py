@@ -36,7 +36,7 @@ class StoreConfig:
     Args:
         rows_per_pass: sequences in one pass through the blocks below.
         pad_to_tokens: lengths are rounded up to a multiple of this.
-        memory_mib: states kept in memory, in MiB.
+        memory_mib: states kept in memory, in MiB, for training and again as much for evaluation.
         folder: where states are kept on disk too; null for memory only.
     """
 
@@ -102,6 +102,7 @@ class EditorModule(LightningModule):
         self.max_bad_steps = max_bad_steps
         self.editor: HyperEditor
         self.stage: Stage
+        self.evaluation_stage: Stage
         self.skipped_steps = 0
         self.bad_in_a_row = 0
         self.last_values: dict[str, float] = {}
@@ -122,6 +123,8 @@ class EditorModule(LightningModule):
             sites = find_sites(base, self.site_spec)
             first = min(site.block for site in sites)
             self.stage = Stage(base, base.split(first), self._store(base, first))
+            # Apart: training would push the states of validation out between two validations.
+            self.evaluation_stage = Stage(base, base.split(first), self._store(base, first))
             # The seed alone decides the first weights: not what loading the base has drawn.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(torch.initial_seed())

@@ -94,7 +94,8 @@ def finish(module: EditorModule, data: EditDataModule, run: RunDirectory, step: 
 def test_outcomes(module: EditorModule, data: EditDataModule) -> list[Outcome]:
     """Ask every test record of Base and of the editor, with seen and with unseen instructions where it takes any."""
     examples = [example for found in data.test().values() for example in found]
-    editor = HyperMethod(module.editor, module.stage, module.method, data.pools)
+    stage = module.evaluation_stage
+    editor = HyperMethod(module.editor, stage, module.method, data.pools)
     rows: list[tuple[str, EditMethod, list[EditExample]]] = [("Base", NoEdit(), examples)]
     if data.pools is None:
         rows.append((module.method, editor, examples))
@@ -110,7 +111,7 @@ def test_outcomes(module: EditorModule, data: EditDataModule) -> list[Outcome]:
             bar.advance(task, n)
 
         for name, method, asked in rows:
-            outcomes += evaluate(method, module.stage, asked, name=name, batch=data.eval_batch, on_progress=advance)
+            outcomes += evaluate(method, stage, asked, name=name, batch=data.eval_batch, on_progress=advance)
     return outcomes
 
 

@@ -160,3 +160,18 @@ def test_an_interrupted_write_leaves_the_old_editor(
         save_editor(folder, editor, replace(card, steps=99))
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "editor.safetensors"]
     assert load_editor(folder, tiny_gpt2_base)[1] == card
+
+
+def test_a_base_of_another_dtype_is_warned_of(
+    tiny_llama_base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    editor = started_editor(tiny_llama_base)
+    card = EditorCard.of(editor, tiny_llama_base, tasks=["a"], pools=None)
+    assert card.dtype == "torch.float32"
+    save_editor(tmp_path, editor, replace(card, dtype="torch.bfloat16"))
+    load_editor(tmp_path, tiny_llama_base)
+    assert "torch.bfloat16" in caplog.text and "torch.float32" in caplog.text
+    caplog.clear()
+    save_editor(tmp_path, editor, card)
+    load_editor(tmp_path, tiny_llama_base)
+    assert caplog.text == ""

@@ -137,12 +137,13 @@ def run_validation(
     Raises:
         Stopped: ``on_progress`` raised it on any rank; then it is raised on all.
     """
-    method = HyperMethod(module.editor, module.stage, module.method, data.pools)
+    stage = module.evaluation_stage
+    method = HyperMethod(module.editor, stage, module.method, data.pools)
     mine = [example for task in examples for example in examples[task][rank::world_size]]
     report = (lambda n: on_progress(n, len(mine))) if on_progress else None
     outcomes: list[Outcome] | None
     try:
-        outcomes = evaluate(method, module.stage, mine, batch=data.eval_batch, on_progress=report)
+        outcomes = evaluate(method, stage, mine, batch=data.eval_batch, metrics=METRICS[:4], on_progress=report)
     except Stopped:
         outcomes = None  # the other ranks wait for ours
     gathered = [outcomes]
