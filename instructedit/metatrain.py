@@ -84,6 +84,13 @@ class Stage:
         split = base.split(first_block)
         return cls(base, split, store or TrunkStore(split, base.fingerprint))
 
+    @classmethod
+    def for_evaluation(cls, base: Base, first_block: int, memory_mib: int = 512) -> "Stage":
+        """Split a base, with a store that computes several inputs in a pass; quicker than one by one."""
+        split = base.split(first_block)
+        store = TrunkStore(split, base.fingerprint, rows_per_pass=4, pad_to_tokens=32, memory_mib=memory_mib)
+        return cls(base, split, store)
+
     def hidden(self, rows: Rows) -> Tensor:
         """Return the states (n, t, d) entering the tail, each distinct input computed or read once."""
         return pad_states(self.store.states(rows.ids), self.base.device, self.base.dtype)

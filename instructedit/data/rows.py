@@ -45,6 +45,15 @@ class Rows:
         """These rows, then the other ones."""
         return Rows(self.ids + other.ids, self.n_target + other.n_target, self.request + other.request)
 
+    def take(self, indices: Iterable[int]) -> "Rows":
+        """Return the rows of these indices, in that order."""
+        chosen = list(indices)
+        return Rows(
+            tuple(self.ids[index] for index in chosen),
+            tuple(self.n_target[index] for index in chosen),
+            tuple(self.request[index] for index in chosen),
+        )
+
     @property
     def n_tokens(self) -> int:
         """All tokens, padding not counted."""

@@ -6,10 +6,14 @@ from instructedit.errors import unknown
 
 METHODS: dict[str, str] = {
     "none": "instructedit.methods.none:NoEdit",
+    "ft-l": "instructedit.methods.ft_l:FTL",
+    "calinet": "instructedit.methods.calinet:CaliNet",
+    "grace": "instructedit.methods.grace:GRACE",
+    "ke": "instructedit.methods.hyper:HyperMethod",
     "mend": "instructedit.methods.hyper:HyperMethod",
     "instructedit": "instructedit.methods.hyper:HyperMethod",
 }
-"""Name -> "module:class". MEND and InstructEdit are one class: InstructEdit has instruction pools."""
+"""Name -> "module:class". KE, MEND and InstructEdit are one class: a trained editor and, for InstructEdit, pools."""
 
 
 def method_class(name: str) -> type:

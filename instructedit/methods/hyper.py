@@ -69,11 +69,17 @@ class HyperMethod:
             MismatchError: the editor was trained on another base.
         """
         editor, card = load_editor(Path(folder), base)
-        return cls(editor, Stage.of(base, min(site.block for site in editor.sites)), card.method, card.pools)
+        return cls(
+            editor, Stage.for_evaluation(base, min(site.block for site in editor.sites)), card.method, card.pools
+        )
 
     def first_block(self, base: Base) -> int:
         """Return the block of the editor's first site."""
         return min(site.block for site in self.editor.sites)
+
+    def stage_for(self, base: Base) -> Stage:
+        """Return the stage the method was made with."""
+        return self.stage
 
     def edit(self, base: Base, requests: Sequence[EditRequest]) -> HyperEdit:
         """Edit each request in, independently of the others.

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import LongTensor
 
 from instructedit.base.model import Base
+from instructedit.metatrain import Stage
 from instructedit.methods.base import some
 from instructedit.records import EditRequest
 
@@ -23,6 +24,10 @@ class NoEdit:
     def first_block(self, base: Base) -> int:
         """Return the last block: no block is touched, and this is the latest a base can be split before."""
         return base.n_blocks - 1
+
+    def stage_for(self, base: Base) -> Stage:
+        """Return the base split before its last block."""
+        return Stage.for_evaluation(base, self.first_block(base))
 
     def edit(self, base: Base, requests: Sequence[EditRequest]) -> "Unedited":
         """Return an edit that does nothing.

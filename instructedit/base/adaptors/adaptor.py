@@ -24,7 +24,9 @@ class Adaptor:
         blocks: name of the list of blocks in the decoder.
         norm: name of the last norm in the decoder.
         positions: name of the absolute position embedding that the decoder's forward adds, if any.
-        matrices: path in a block of the matrices edited by default, in forward order.
+        matrices: path in a block of the matrices edited by default, in forward order; the last is the MLP's output.
+        mlp: path in a block of the MLP, which maps states (..., d) to (..., d).
+        activation: the config's field that names the MLP's activation function.
     """
 
     family: str
@@ -36,6 +38,8 @@ class Adaptor:
     norm: str
     positions: str | None
     matrices: tuple[str, ...]
+    mlp: str
+    activation: str
 
     def fits(self, model: PreTrainedModel) -> bool:
         """Say whether the model has all the modules this adaptor names, and an output head."""

@@ -15,4 +15,6 @@ GPT2 = Adaptor(
     norm="ln_f",
     positions="wpe",
     matrices=("mlp.c_fc", "mlp.c_proj"),
+    mlp="mlp",
+    activation="activation_function",
 )

@@ -15,4 +15,6 @@ LLAMA_LIKE = Adaptor(
     norm="norm",
     positions=None,
     matrices=("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    mlp="mlp",
+    activation="hidden_act",
 )
