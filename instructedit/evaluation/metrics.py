@@ -1,8 +1,8 @@
 """The metrics as pure functions of tokens: no model, no example, no file.
 
-All are teacher-forced (PAPER.md is the paper's summary; Zhang et al. 2024, InstructEdit, section
-Metrics; the same token accuracy as Mitchell et al. 2022): the target stands in the input and the
-argmax is taken at each position that predicts one of its tokens.
+Teacher-forced (PAPER.md is the paper's summary; Zhang et al. 2024, InstructEdit, section Metrics; the same
+token accuracy as Mitchell et al. 2022): the target stands in the input and the argmax is taken at each
+position that predicts one of its tokens.
 
     hit_t         = [argmax_v p(v | x, y_<t) = y_t]                    reliability, generalization, portability
     hit_t         = [argmax_v p_after(v | .) = argmax_v p_before(v | .)]                              locality
@@ -10,17 +10,42 @@ argmax is taken at each position that predicts one of its tokens.
     exact(probe)  = min_t hit_t
     value         = mean over an example's probes
 
-ConvSent's success is made of log-probabilities (see ``success``).
+Greedy: the same shares of the tokens that a greedy continuation of x has at the target's places, so a method is
+asked what it says when nobody tells it the answer (see ``generated``). ConvSent's success is made of
+log-probabilities (see ``success``), fluency of words (see ``fluency``). ``definitions`` has them all in one table.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from instructedit.records import ProbeKind
 
-METRICS = ("reliability", "generalization", "locality", "portability", "success")
-"""In the order of a table's columns; each but success also exists with the suffix ``_exact``."""
+METRICS = ("reliability", "generalization", "locality", "portability", "success", "fluency")
+"""In the order of a table's columns."""
+
+VARIANTS = ("", "exact", "greedy", "greedy_exact")
+"""How the first four metrics are measured: teacher-forced share of tokens, the same all or nothing, share of tokens
+of a greedy continuation, whether that continuation begins with the answer. The others have the first one alone."""
+
+VARIED = METRICS[:4]
+"""The metrics that every variant exists of."""
+
+UNITS: Mapping[str, Literal["share", "0.01 bit"]] = {
+    metric: "0.01 bit" if metric == "fluency" else "share" for metric in METRICS
+}
+"""What a metric's values are: a share lies between 0 and 1 and is printed in percent; fluency is an entropy in
+hundredths of a bit and is stored and printed as it is."""
+
+
+def named(metric: str, variant: str = "") -> str:
+    """Return the name under which an ``Outcome`` holds a metric's variant, such as ``locality_greedy``."""
+    return f"{metric}_{variant}" if variant else metric
+
+
+NAMES = tuple(named(metric, variant) for metric in METRICS for variant in (VARIANTS if metric in VARIED else ("",)))
+"""Every name an ``Outcome`` may have as its metric, in the order of the runner's outcomes."""
 
 METRIC_OF: Mapping[Literal["request"] | ProbeKind, str] = {
     "request": "reliability",
@@ -51,6 +76,16 @@ def share(hit: Sequence[bool]) -> float:
 def exact(hit: Sequence[bool]) -> float:
     """Return 1 where every target token of one probe is a hit, else 0."""
     return float(all(hit))
+
+
+def begins_with(text: str, answer: str) -> bool:
+    """Tell whether a continuation begins with an answer: in any case, white space folded, no word cut in two.
+
+    White space before the answer is passed over; nothing else is, not even a quotation mark.
+    """
+    said, wanted = (" ".join(each.casefold().split()) for each in (text, answer))
+    # A word that goes on is another word; after an answer's closing punctuation anything may follow.
+    return re.match(re.escape(wanted) + (r"(?!\w)" if wanted[-1:].isalnum() else ""), said) is not None
 
 
 def mean(values: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ from instructedit.base.split import Split
 from instructedit.data.rows import Rows
 from instructedit.data.tokenise import TokenisedText, tokenise
 from instructedit.errors import InputError, unknown
+from instructedit.evaluation.generated import BeforeCache, Generated, GeneratedText
 from instructedit.evaluation.metrics import METRIC_OF, METRICS, exact, hits, mean, share, success
 from instructedit.instructions.pools import InstructionPool, pool_for
 from instructedit.instructions.rendering import seen_instruction, unseen_instruction
@@ -87,23 +88,33 @@ def evaluate(
     batch: int = 8,
     tokens_per_pass: int = TOKENS_PER_PASS,
     metrics: Collection[str] | None = None,
+    generated: Generated | None = None,
+    editing: Literal["alone", "together", "sequence"] = "alone",
+    before: BeforeCache | None = None,
+    on_text: Callable[[GeneratedText], None] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
-    """Edit every example in, by itself, and measure what the edit did.
+    """Edit examples in and measure what the edits did.
 
     Args:
         method: any method.
         stage: the base, split at or below the first block the method edits.
         examples: what to ask, instructions already put in (see ``dress``).
         name: the row of the table; None takes the method's name.
-        batch: edits made at once.
+        batch: edits made at once; where they are not alone, edits that share a base.
         tokens_per_pass: tokens of one tail pass, padding included.
         metrics: what to measure, without suffixes; the probes of the others are not asked. None is all.
+        generated: which records are also asked by generation; None asks none.
+        editing: each example by itself, whatever is beside it in a batch; or all of a batch's requests in one base,
+            edited in together or one after another, and then all the batch's probes. Locality is always agreement
+            with the unedited base.
+        before: what the unedited base says by greedy generation, kept from one evaluation to the next.
+        on_text: called with every continuation.
         on_progress: called after every batch with the number of examples it had.
 
     Returns:
-        Per example, in order, the metrics it has probes for (reliability always), each but success
-        followed by its ``_exact`` variant. Texts the request wants are the probes of reliability.
+        Per example, in order, the metrics it has probes for (reliability always) in the order of
+        ``metrics.NAMES``. Texts the request wants are the probes of reliability.
 
     Raises:
         InputError: the split lies above an edited block, a number is below 1, a metric does not
