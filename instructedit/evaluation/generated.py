@@ -1,11 +1,22 @@
-"""What an edited base says by itself: greedy continuations beside the targets, sampled text for fluency.
+"""What is asked by generation, of which records, and how: greedy questions, and sampled text for fluency.
 
 Knows an edit by its ``applied`` alone; nothing about methods, files or tables.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from instructedit.base.generation import continuations, like_lengths
+from instructedit.base.model import Base
+from instructedit.data.tokenise import tokenise
 from instructedit.errors import InputError
+from instructedit.evaluation.fluency import ngram_entropy
+from instructedit.evaluation.greedy import BeforeCache, Said, decoded, greedy_values, most_tokens, row_index
+from instructedit.evaluation.metrics import Value
+from instructedit.evaluation.questions import Question
+from instructedit.methods.base import Edit
+from instructedit.records import EditRequest
+from instructedit.tasks.choice import stable_hash
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,70 @@ class GeneratedText:
     wanted: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class BeforeCache:
-    """Greedy continuations of the unedited base; hand one object to several evaluations on the same base.
+def generated_values(
+    edit: Edit,
+    base: Base,
+    requests: Sequence[EditRequest],
+    questions: Sequence[Sequence[Question]],
+    settings: Generated,
+    before: BeforeCache,
+) -> list[tuple[list[Value], list[Said]]]:
+    """Ask b requests what is to be asked of them by generation, each under its own edit.
 
-    Found again where an evaluation forms the same passes: the same examples in the same batches.
+    Returns:
+        Per request its values and every continuation; nothing for a record that the settings do not name.
     """
+    chosen = {n: questions[n] for n, request in enumerate(requests) if request.id in settings.greedy}
+    greedy = greedy_values(edit, base, chosen, settings.rows_per_pass, before)
+    fluent = {n: request for n, request in enumerate(requests) if request.id in settings.fluency}
+    found: list[tuple[list[Value], list[Said]]] = [greedy.get(n, ([], [])) for n in range(len(requests))]
+    for n, tokens in _sampled(edit, base, fluent, settings).items():
+        text = decoded(base, tokens)
+        found[n][0].append(Value("fluency", ngram_entropy(text), len(tokens), 1))
+        found[n][1].append(Said("fluency", requests[n].text, text))
+    return found
 
-    found: dict[tuple[object, ...], list[tuple[int, ...]]] = field(default_factory=dict)
+
+def _sampled(
+    edit: Edit, base: Base, requests: dict[int, EditRequest], settings: Generated
+) -> dict[int, tuple[int, ...]]:
+    """Continue requests' inputs, by their indices among the edit's: the tokens drawn."""
+    numbers = list(requests)
+    inputs = [_input(base, request) for request in requests.values()]
+    found: dict[int, tuple[int, ...]] = {}
+    for group in like_lengths([len(ids) for ids in inputs], settings.rows_per_pass):
+        own = [numbers[index] for index in group]
+        seeds = [stable_hash(str(settings.seed), "fluency", requests[n].id) for n in own]
+        with edit.applied(row_index(own, base.device)):
+            drawn = continuations(
+                base,
+                [inputs[index] for index in group],
+                settings.fluency_tokens,
+                top_k=settings.top_k,
+                seeds=seeds,
+                full_length=True,
+            )
+        found |= zip(own, drawn, strict=True)
+    return found
+
+
+def check_room(base: Base, request: EditRequest, questions: Sequence[Question], settings: Generated) -> None:
+    """Refuse a record whose continuations would leave the base's context.
+
+    Raises:
+        InputError: they would.
+    """
+    longest = most_tokens(base, questions) if request.id in settings.greedy else 0
+    if request.id in settings.fluency:
+        longest = max(longest, len(_input(base, request)) + settings.fluency_tokens)
+    if longest > base.max_tokens:
+        raise InputError(
+            f"Generating for record {request.id!r} takes up to {longest} tokens, but the base's context has "
+            f"{base.max_tokens}. Leave the record out of those asked by generation, or generate fewer tokens."
+        )
+
+
+def _input(base: Base, request: EditRequest) -> tuple[int, ...]:
+    """Return the request's tokens before its target."""
+    text = tokenise(base.tokenizer, request.text, request.target, base.max_tokens)
+    return text.ids[: -text.n_target]

@@ -18,6 +18,7 @@ log-probabilities (see ``success``), fluency of words (see ``fluency``). ``defin
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from instructedit.records import ProbeKind
@@ -56,6 +57,16 @@ METRIC_OF: Mapping[Literal["request"] | ProbeKind, str] = {
     "unwanted": "success",
 }
 """Which metric the request's own texts and each kind of probe are measured by."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of one example: an ``Outcome`` but for whose it is."""
+
+    metric: str
+    value: float
+    n_tokens: int
+    n_probes: int
 
 
 def hits(predicted: Sequence[int], wanted: Sequence[int]) -> list[bool]:

@@ -15,7 +15,8 @@ from instructedit.base.store import TrunkStore
 from instructedit.data.rows import Rows
 from instructedit.data.tokenise import tokenise
 from instructedit.errors import InputError, MismatchError
-from instructedit.evaluation.runner import dress, evaluate, passes
+from instructedit.evaluation.forced import passes
+from instructedit.evaluation.runner import dress, evaluate
 from instructedit.hooks import count_hooks
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
 from instructedit.instructions.pools import InstructionPool
