@@ -56,6 +56,10 @@ COMMANDS: dict[str, Command] = {
         "Make the test table of a run's checkpoint again.",
         takes="argv",
     ),
+    "evaluate": Command(
+        "instructedit.commands.evaluate:evaluate",
+        "Edit the same records with every method and write one table, with intervals and the paper's numbers.",
+    ),
 }
 
 

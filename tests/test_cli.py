@@ -134,7 +134,7 @@ def test_a_missing_module_of_no_extra_stays_a_fault(monkeypatch: pytest.MonkeyPa
         cli.main(["gone"])
 
 
-@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test"])
+@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test", "evaluate"])
 def test_every_listed_command_exists(name: str) -> None:
     module, _, function = cli.COMMANDS[name].target.partition(":")
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
@@ -144,7 +144,7 @@ def test_every_listed_command_exists(name: str) -> None:
 
 def test_the_commands_are_pinned() -> None:
     ours = {name for name, command in cli.COMMANDS.items() if "commands_for_the_test" not in command.target}
-    assert ours == {"prepare", "fit", "validate", "test"}
+    assert ours == {"prepare", "fit", "validate", "test", "evaluate"}
 
 
 def test_help_answers_in_under_a_second() -> None:

@@ -71,6 +71,16 @@ def load_base(name_or_path: str, dtype: torch.dtype = torch.float32, device: str
     return Base(model.to(device), tokenizer, name_or_path, lambda: fingerprint_of_files(config, files))
 
 
+def base_fingerprint(name_or_path: str) -> str:
+    """Return the fingerprint that ``load_base(name_or_path)`` will have, without loading it.
+
+    Raises:
+        InputError: as ``load_base``, where it concerns files.
+    """
+    folder = _folder(name_or_path, [*_TOKENIZER, *_WEIGHTS])
+    return fingerprint_of_files(_config(name_or_path, folder), _weight_files(name_or_path, folder))
+
+
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """Load a base's fast tokenizer alone; from the Hub, without its weights.
 
