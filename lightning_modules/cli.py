@@ -59,7 +59,8 @@ def validate(argv: Sequence[str]) -> None:
         argv: flags, for instance ``["--from_run", "runs/demo", "--ckpt_path", "last"]``.
     """
     cli, step = _loaded("validate", argv, ("validation",))
-    from instructedit.evaluation.tables import summarise, to_rich
+    from instructedit.evaluation.formats import to_rich
+    from instructedit.evaluation.layout import make_table
     from lightning_modules.callbacks.validation import run_validation, summary, validation_examples
     from lightning_modules.report import evaluation_progress, table_console
 
@@ -68,7 +69,7 @@ def validate(argv: Sequence[str]) -> None:
         outcomes = run_validation(
             cli.model, cli.datamodule, examples, on_progress=lambda n, _total: bar.advance(task, n)
         )
-    table_console().print(to_rich(summarise(outcomes), f"{cli.directory.path.name}, step {step}: validation"))
+    table_console().print(to_rich(make_table(outcomes, f"{cli.directory.path.name}, step {step}: validation")))
     print(f"val/score {summary(outcomes, cli.datamodule.tasks)['val/score']:.2f}")
 
 

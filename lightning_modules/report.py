@@ -4,7 +4,6 @@ Takes the best checkpoint where there is one, else the last.
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from instructedit import signals
 from instructedit.checkpoints import EditorCard, save_editor
 from instructedit.errors import InputError
+from instructedit.evaluation.formats import to_rich
+from instructedit.evaluation.report import numbers, write_tables
 from instructedit.evaluation.runner import dress, evaluate
-from instructedit.evaluation.tables import missed_by, summarise, to_jsonl, to_markdown, to_rich
+from instructedit.evaluation.tables import to_jsonl
 from instructedit.methods.base import EditMethod
 from instructedit.methods.hyper import HyperMethod
 from instructedit.methods.none import NoEdit
@@ -75,10 +76,12 @@ def finish(module: EditorModule, data: EditDataModule, run: RunDirectory, step: 
     stamp: dict[str, str | int | bool] = {"run": run.path.name, "step": step}
     stamp |= {"commit": code["commit"], "dirty": code["dirty"]}
     to_jsonl(run.results / "test.jsonl", outcomes, stamp)
-    results = write_tables(run.results, outcomes, stamp)
+    tables = write_tables(run.results, outcomes, stamp=stamp, held_out=data.held_out)
+    results = {**stamp, **numbers(tables)}
+    write_whole(run.results / "test.json", json.dumps(results, indent=2) + "\n")
     save_editor(run.editor, module.editor, replace(card, results=results))
     console = table_console()
-    console.print(to_rich(summarise(outcomes), f"{run.path.name}, step {step}: test"))
+    console.print(to_rich(replace(tables[0], title=f"{run.path.name}, step {step}: test")))
     lies = {
         "editor": run.editor,
         "table (also exact match, and what Base gets wrong)": run.results / "table.md",
@@ -136,29 +139,3 @@ class evaluation_progress:  # noqa: N801 - used as a function
 
     def __exit__(self, *_error: object) -> None:
         self.bar.stop()
-
-
-def write_tables(folder: Path, outcomes: Sequence[Outcome], stamp: Mapping[str, object]) -> dict[str, Any]:
-    """Write ``table.md`` and ``test.json``; return what the latter holds."""
-    missed = missed_by(outcomes)
-    tables = {
-        "Token accuracy": summarise(outcomes),
-        "Exact match": summarise(outcomes, exact=True),
-        "Only records that Base gets wrong": summarise(missed),
-    }
-    told = ", ".join(f"{key} {value}" for key, value in stamp.items())
-    text = "\n".join(to_markdown(lines, title) for title, lines in tables.items())
-    write_whole(folder / "table.md", f"{told}\n\n{text}")
-    means = {
-        title: {
-            f"{line.task} / {line.method}": {
-                metric: {"mean": cell.mean, "low": cell.low, "high": cell.high, "n": cell.n}
-                for metric, cell in line.cells.items()
-            }
-            for line in lines
-        }
-        for title, lines in tables.items()
-    }
-    results = {**stamp, **means}
-    write_whole(folder / "test.json", json.dumps(results, indent=2) + "\n")
-    return results

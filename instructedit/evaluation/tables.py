@@ -1,7 +1,7 @@
-"""From outcomes to a table: a row per task and method, a column per metric, with n and intervals.
+"""From outcomes to the lines of a table: a row per task and method, a column per metric, with n and intervals.
 
 Also writes outcomes to JSON lines and reads them back, so that a table can be made again at any
-time. Knows nothing about models or how an outcome was measured.
+time. Knows nothing about models, how an outcome was measured or what a table looks like.
 """
 
 import json
@@ -10,17 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from instructedit.errors import InputError
 from instructedit.evaluation.intervals import Estimate, estimate
-from instructedit.evaluation.metrics import METRICS
+from instructedit.evaluation.metrics import METRICS, VARIANTS, named
 from instructedit.records import Outcome
-
-ALWAYS = METRICS[:4]
-"""The columns of every table; ConvSent's success appears where a row has it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,8 @@ class Line:
         task: the task.
         method: the row's name.
         n: examples behind the row.
-        cells: per metric the estimate, between 0 and 1; a metric without any probe is missing.
+        cells: per metric the estimate in the metric's own unit, shares between 0 and 1; a metric without any probe
+            is missing.
     """
 
     task: str
@@ -43,7 +37,7 @@ class Line:
 def summarise(
     outcomes: Sequence[Outcome],
     *,
-    exact: bool = False,
+    variant: str = "",
     metrics: Sequence[str] = METRICS,
     draws: int = 2000,
     seed: int = 0,
@@ -52,14 +46,17 @@ def summarise(
 
     Args:
         outcomes: one per example, method and metric.
-        exact: take each metric's exact match in place of its share of tokens.
+        variant: how the metrics were measured, one of ``VARIANTS``; a metric that does not have it is left out.
         metrics: the columns.
         draws: bootstrap samples of each interval.
         seed: of the intervals.
 
     Raises:
         InputError: a method has two values of one metric for one example, which would count twice.
+        ValueError: there is no such variant.
     """
+    if variant not in VARIANTS:
+        raise ValueError(f"A variant is one of {VARIANTS}; found {variant!r}.")
     values: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     tasks = list(dict.fromkeys(outcome.task for outcome in outcomes))
     for outcome in outcomes:
@@ -70,14 +67,13 @@ def summarise(
                 "Give the rows different names, or evaluate each record once."
             )
         cell[outcome.id] = outcome.value
-    suffix = "_exact" if exact else ""
     lines = []
     for task, method in sorted(values, key=lambda key: tasks.index(key[0])):
         own = values[task, method]
         cells = {
-            metric: estimate(list(own[metric + suffix].values()), draws=draws, seed=seed)
+            metric: estimate(list(own[named(metric, variant)].values()), draws=draws, seed=seed)
             for metric in metrics
-            if metric + suffix in own
+            if named(metric, variant) in own
         }
         lines.append(Line(task, method, len({key for cell in own.values() for key in cell}), cells))
     return lines
@@ -100,65 +96,6 @@ def missed_by(outcomes: Sequence[Outcome], method: str = "Base", metric: str = "
             f"No outcome of {method!r} has {metric}: the examples it gets wrong are not known. Evaluate it."
         )
     return [outcome for outcome in outcomes if missed.get((outcome.task, outcome.id), False)]
-
-
-def to_rich(lines: Sequence[Line], title: str = "") -> Table:
-    """Make a table for the terminal, about 95 characters wide; values and intervals in percent."""
-    columns = _columns(lines)
-    table = Table(title=title or None, caption=_caption(columns), caption_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("task, method")
-    for name in ("n", *columns):
-        table.add_column(name, justify="right")
-    for index, line in enumerate(lines):
-        if index == 0 or lines[index - 1].task != line.task:
-            table.add_row(Text(line.task, "bold"))
-        # Intervals go below their values, so that the table fits a terminal. Text: brackets are no markup here.
-        _, method, n, *cells = _texts(line, columns)
-        last = index + 1 == len(lines) or lines[index + 1].task != line.task
-        below = [Text(cell.replace(" [", "\n[", 1)) for cell in cells]
-        table.add_row(Text("  " + method), n, *below, end_section=last)
-    return table
-
-
-def to_markdown(lines: Sequence[Line], title: str = "") -> str:
-    """Make a Markdown table; values and intervals in percent."""
-    columns = _columns(lines)
-    head = ["task", "method", "n", *columns]
-    rows = [head, ["---", "---", *["---:"] * (len(head) - 2)], *(_texts(line, columns) for line in lines)]
-    body = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows)
-    return (f"## {title}\n\n" if title else "") + f"{body}\n\n{_caption(columns)}\n"
-
-
-CAPTION = (
-    "Percent, with 95 % bootstrap intervals over examples; (n) where a column has fewer examples; - for no probe. "
-    "Generalization is measured on rephrases and, where a record has none, on its Subject_Aliasing questions. "
-    "Locality is agreement with the unedited base, not correctness. "
-    "A record keeps at most so many probes of a kind as prepare --max-probes says (4 by default)."
-)
-SUCCESS_CAPTION = (
-    "Success, of convsent alone: sigmoid(wanted - unwanted) * min(1, exp(wanted - wanted before the edit)), of mean "
-    "log-probabilities per token of completions that the request does not use."
-)
-
-
-def _caption(columns: Sequence[str]) -> str:
-    return f"{CAPTION} {SUCCESS_CAPTION}" if "success" in columns else CAPTION
-
-
-def _columns(lines: Sequence[Line]) -> list[str]:
-    """Return the usual metrics, then any other one in the order of its first appearance."""
-    return list(dict.fromkeys([*ALWAYS, *(name for line in lines for name in line.cells)]))
-
-
-def _texts(line: Line, columns: Sequence[str]) -> list[str]:
-    return [line.task, line.method, str(line.n), *(_text(line.cells.get(name), line.n) for name in columns)]
-
-
-def _text(cell: Estimate | None, n: int) -> str:
-    if cell is None:
-        return "-"
-    count = f" ({cell.n})" if cell.n != n else ""
-    return f"{100 * cell.mean:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]{count}"
 
 
 def to_jsonl(path: Path, outcomes: Iterable[Outcome], stamp: Mapping[str, str | int | bool] | None = None) -> None:
