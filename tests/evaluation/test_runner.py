@@ -16,13 +16,13 @@ from instructedit.data.rows import Rows
 from instructedit.data.tokenise import tokenise
 from instructedit.errors import InputError, MismatchError
 from instructedit.evaluation.forced import passes
-from instructedit.evaluation.runner import dress, evaluate
+from instructedit.evaluation.runner import Editing, dress, evaluate
 from instructedit.hooks import count_hooks
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
 from instructedit.instructions.pools import InstructionPool
 from instructedit.lowrank import weight_change
 from instructedit.metatrain import Stage, request_gradients
-from instructedit.methods.hyper import HyperMethod
+from instructedit.methods.hyper import HyperEdit, HyperMethod
 from instructedit.methods.none import NoEdit
 from instructedit.records import EditExample, EditRequest, Outcome, Probe
 
@@ -62,15 +62,27 @@ def editor_for(base: Base, stage: Stage, examples: Sequence[EditExample], alpha:
     return editor
 
 
-def naive(base: Base, method: HyperMethod | NoEdit, examples: Sequence[EditExample]) -> dict[tuple[str, str], float]:
+def with_edit(model: torch.nn.Module, edit: HyperEdit) -> torch.nn.Module:
+    """A copy of a whole model with the weights of one request's edit."""
+    edited = copy.deepcopy(model)
+    for site, update in edit.updates.items():
+        module = edited.get_submodule(site)
+        module.weight.data += weight_change(update, module)
+    return edited
+
+
+def naive(
+    base: Base,
+    method: HyperMethod | NoEdit,
+    examples: Sequence[EditExample],
+    shared: torch.nn.Module | None = None,
+) -> dict[tuple[str, str], float]:
     """What ``evaluate`` is to give: whole models in the plain, one request and one text at a time."""
     values = {}
     for each in examples:
-        edited = copy.deepcopy(base.model)
-        if isinstance(method, HyperMethod):
-            for site, update in method.edit(base, [each.request]).updates.items():
-                module = edited.get_submodule(site)
-                module.weight.data += weight_change(update, module)
+        edited = shared or base.model
+        if shared is None and isinstance(method, HyperMethod):
+            edited = with_edit(base.model, method.edit(base, [each.request]))
 
         def argmaxes(model: torch.nn.Module, text: str, target: str) -> tuple[list[int], list[int]]:
             whole = base.tokenizer(text + " " + target)["input_ids"]
@@ -167,6 +179,46 @@ def test_neighbours_and_passes_do_not_matter(tiny_base: Base) -> None:
     assert hits_of[0] == hits_of[1] and len(hits_of[0]) < len(together)
 
 
+@pytest.mark.parametrize("editing", ["together", "sequence"])
+def test_a_batch_in_one_base_is_asked_with_all_its_edits(tiny_base: Base, editing: Editing) -> None:
+    stage = Stage.of(tiny_base, 2)
+    editor = editor_for(tiny_base, stage, EXAMPLES)
+    method = HyperMethod(editor, stage, "Editor")
+    expected = {}
+    for chunk in (EXAMPLES[:3], EXAMPLES[3:]):
+        model, now = tiny_base.model, method
+        for each in chunk:
+            model = with_edit(model, now.edit(now.stage.base, [each.request]))
+            if editing == "sequence":
+                changed = Base.from_model(copy.deepcopy(model), tiny_base.tokenizer)
+                now = HyperMethod(editor, Stage.of(changed, 2), "Editor")
+        expected |= naive(tiny_base, method, chunk, model)
+    found = values_of(evaluate(method, stage, EXAMPLES, batch=3, editing=editing))
+    assert found == pytest.approx(expected, rel=1e-4)
+    alone, one = (evaluate(method, stage, EXAMPLES, batch=n) for n in (3, 1))
+    assert values_of(evaluate(method, stage, EXAMPLES, batch=1, editing=editing)) == pytest.approx(
+        values_of(one), rel=1e-5
+    )
+    changed_values = [name for name, value in values_of(alone).items() if abs(value - found[name]) > 0.01]
+    assert {name.removesuffix("_exact") for _, name in changed_values} >= {"locality", "success"}
+
+
+def test_success_rises_with_an_edit_to_the_wanted_side_and_falls_with_one_to_the_other(tiny_base: Base) -> None:
+    question, wanted, unwanted = "What of tubas?", ("Oh, lovely.", "Lovely, lovely."), ("How dull.", "Dull, dull.")
+    request = EditRequest(question, wanted[0], id="to", task="convsent", avoid=unwanted[:1])
+    probes = (Probe("wanted", question, wanted[1]), Probe("unwanted", question, unwanted[1]))
+    swapped = (Probe("wanted", question, unwanted[1]), Probe("unwanted", question, wanted[1]))
+    examples = [EditExample(request, probes), EditExample(replace(request, id="away"), swapped)]
+    stage = Stage.of(tiny_base, 2)
+    method = HyperMethod(editor_for(tiny_base, stage, EXAMPLES, alpha=1e-3), stage, "Editor")
+    after, before = (
+        {o.id: o.value for o in evaluate(each, stage, examples) if o.metric == "success"} for each in (method, NoEdit())
+    )
+    # Without an edit nothing leaves the topic, and the two sides' shares are all there is.
+    assert before["to"] + before["away"] == pytest.approx(1)
+    assert after["to"] > before["to"] + 0.01 and after["away"] < before["away"] - 0.01
+
+
 def test_metrics_that_are_left_out_cost_nothing(tiny_gpt2_base: Base) -> None:
     everything = evaluate(NoEdit(), Stage.of(tiny_gpt2_base, 2), EXAMPLES)
     stage = Stage.of(tiny_gpt2_base, 2)
@@ -250,6 +302,8 @@ def test_what_cannot_be_done_is_refused(tiny_gpt2_base: Base, tiny_llama_base: B
         evaluate(method, Stage.of(tiny_gpt2_base, 3), EXAMPLES)
     with pytest.raises(InputError, match="at least 1"):
         evaluate(method, stage, EXAMPLES, batch=0)
+    with pytest.raises(InputError, match="Unknown way of editing 'togehter'.*'together'"):
+        evaluate(method, stage, EXAMPLES, editing="togehter")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="list is empty"):
         method.edit(tiny_gpt2_base, [])
     with pytest.raises(MismatchError, match="tiny-gpt2"):
