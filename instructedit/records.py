@@ -109,9 +109,8 @@ class Outcome:
         id: the record's id.
         task: the record's task.
         method: the row of the table, for instance ``"InstructEdit (unseen)"``.
-        metric: ``reliability``, ``generalization``, ``locality``, ``portability``, each also with
-            the suffix ``_exact`` for exact match; ``success`` where there are wanted and unwanted probes.
-        value: between 0 and 1; the mean over the example's probes of that kind.
+        metric: one of ``evaluation.metrics.NAMES``: ``reliability``, ``locality_exact``, ``success``, ...
+        value: the mean over the example's probes of that kind, between 0 and 1; fluency has a unit of its own.
         n_tokens: the target tokens behind the value.
         n_probes: the probes behind the value.
     """

@@ -13,12 +13,20 @@ from torch import LongTensor
 
 from instructedit.base.generation import continuations, like_lengths
 from instructedit.base.model import Base
-from instructedit.evaluation.metrics import METRIC_OF, VARIED, Value, begins_with, exact, hits, mean, named, share
+from instructedit.evaluation.metrics import (
+    LOOK_AHEAD,
+    METRIC_OF,
+    VARIED,
+    Value,
+    begins_with,
+    exact,
+    hits,
+    mean,
+    named,
+    share,
+)
 from instructedit.evaluation.questions import Asked, Question
 from instructedit.methods.base import Edit
-
-LOOK_AHEAD = 4
-"""Tokens generated beyond the longest answer: another spelling of it may take more, and its last word may go on."""
 
 _END = -1
 """Stands in the places after a continuation's end; no token has this id."""

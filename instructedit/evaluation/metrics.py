@@ -48,6 +48,9 @@ def named(metric: str, variant: str = "") -> str:
 NAMES = tuple(named(metric, variant) for metric in METRICS for variant in (VARIANTS if metric in VARIED else ("",)))
 """Every name an ``Outcome`` may have as its metric, in the order of the runner's outcomes."""
 
+LOOK_AHEAD = 4
+"""Tokens generated beyond the longest answer: another spelling of it may take more, and its last word may go on."""
+
 METRIC_OF: Mapping[Literal["request"] | ProbeKind, str] = {
     "request": "reliability",
     "rephrase": "generalization",
