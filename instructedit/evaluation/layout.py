@@ -125,7 +125,9 @@ class Table:
         if _yes(self.stamp.get("dirty")):
             found.append("DIRTY: made with code that differs from its commit")
         if _yes(partial := self.stamp.get("partial")):
-            found.append("PARTIAL: not every row is there" + ("" if str(partial).lower() == "true" else f" ({partial})"))
+            found.append(
+                "PARTIAL: not every row is there" + ("" if str(partial).lower() == "true" else f" ({partial})")
+            )
         if "," in str(self.stamp.get("commit", "")):
             found.append("SEVERAL COMMITS: the rows were not all made by the same code")
         return tuple(found)

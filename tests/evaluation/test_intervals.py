@@ -1,5 +1,6 @@
 """Bootstrap intervals: against theory, and the same everywhere."""
 
+import itertools
 import math
 import random
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instructedit.evaluation import intervals
-from instructedit.evaluation.intervals import estimate
+from instructedit.evaluation.intervals import estimate, holm, sign_flip_p
 
 
 @pytest.mark.parametrize("level, z", [(0.95, 1.96), (0.68, 0.994)])
@@ -60,3 +61,55 @@ def test_one_value_and_none() -> None:
         estimate([])
     with pytest.raises(ValueError, match="between 0 and 1"):
         estimate([1.0], level=95)
+
+
+def every_pattern(differences: list[float]) -> float:
+    """The definition, written out: the share of all sign patterns whose sum is as far from 0."""
+    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in patterns(len(differences))]
+    return sum(each >= abs(sum(differences)) - 1e-9 for each in sums) / len(sums)
+
+
+def patterns(n: int) -> list[tuple[int, ...]]:
+    return list(itertools.product((1, -1), repeat=n))
+
+
+@pytest.mark.parametrize("differences", [[1.0], [0.5, 0.5, 0.5], [0.3, -0.1, 0.2, 0.25, -0.4], [1 / 3, 2 / 3, -1 / 3]])
+def test_few_pairs_count_every_pattern_of_signs(differences: list[float]) -> None:
+    assert sign_flip_p(differences) == pytest.approx(every_pattern(differences))
+    assert sign_flip_p([*differences, 0.0, 0.0]) == sign_flip_p(differences), "a tie says nothing"
+    assert sign_flip_p([-value for value in differences]) == sign_flip_p(differences)
+
+
+def test_known_p_values() -> None:
+    assert sign_flip_p([1.0] * 5) == 2 / 32
+    assert sign_flip_p([0.0] * 40) == 1.0
+    assert sign_flip_p([1.0] * 40, draws=999) == 1 / 1000, "never 0: what was observed is one of the patterns"
+
+
+def test_drawn_patterns_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    differences = [0.9, 0.4, -0.3, 0.5, 0.8, -0.2, 0.6, 0.1, -0.7, 0.35]
+    exact = sign_flip_p(differences)
+    monkeypatch.setattr(intervals, "EXACT_PAIRS", 3)
+    drawn = sign_flip_p(differences, draws=20_000)
+    assert drawn == pytest.approx(exact, abs=0.01) and drawn != exact
+    assert sign_flip_p(differences, draws=20_000) == drawn != sign_flip_p(differences, draws=20_000, seed=1)
+    monkeypatch.setattr(intervals, "_NUMBERS_AT_ONCE", 64)
+    assert sign_flip_p(differences, draws=20_000) == pytest.approx(exact, abs=0.01)
+
+
+def test_chance_alone_gives_p_below_a_level_about_that_often() -> None:
+    drawing = random.Random(0)
+    found = [sign_flip_p([drawing.gauss(0, 1) for _ in range(20)], draws=199, seed=trial) for trial in range(300)]
+    assert 0.02 <= sum(p <= 0.05 for p in found) / 300 <= 0.08
+    assert 0.42 <= sum(p <= 0.5 for p in found) / 300 <= 0.58
+
+
+def test_no_differences_have_no_p() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        sign_flip_p([])
+
+
+def test_holm_corrects_as_its_paper_does() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2] and holm([]) == []

@@ -1,23 +1,13 @@
-"""Tables of outcomes: averages, subsets, and what they look like."""
+"""Lines of a table: averages, variants, subsets; and outcomes kept in files."""
 
-import inspect
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from instructedit.commands.prepare import prepare
 from instructedit.errors import InputError
 from instructedit.evaluation.intervals import estimate
-from instructedit.evaluation.tables import (
-    from_jsonl,
-    missed_by,
-    summarise,
-    to_jsonl,
-    to_markdown,
-    to_rich,
-)
+from instructedit.evaluation.metrics import METRICS, NAMES, VARIANTS
+from instructedit.evaluation.tables import from_jsonl, missed_by, summarise, to_jsonl
 from instructedit.records import Outcome
 
 
@@ -58,13 +48,28 @@ def test_methods_measured_one_after_the_other_stay_together_by_task() -> None:
     assert [line.task for line in summarise(apart)] == ["recent", "recent", "zsre", "zsre"]
 
 
-def test_exact_seed_and_columns() -> None:
-    line = summarise(outcomes(), exact=True)[1]
+def test_variant_seed_and_columns() -> None:
+    line = summarise(outcomes(), variant="exact")[1]
     assert line.cells["reliability"].mean == 0.5
     assert set(line.cells) == {"reliability"}
     assert set(summarise(outcomes(), metrics=["locality"])[0].cells) == {"locality"}
     assert summarise(outcomes(), draws=10, seed=1) != summarise(outcomes(), draws=10, seed=2)
     assert summarise(outcomes(), draws=10) != summarise(outcomes(), draws=30)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_takes_its_own_numbers_and_leaves_out_what_has_none(variant: str) -> None:
+    made = [Outcome("r0", "convsent", "MEND", name, float(place)) for place, name in enumerate(NAMES)]
+    (line,) = summarise(made, variant=variant)
+    metrics = METRICS if variant == "" else METRICS[:4]
+    assert tuple(line.cells) == metrics
+    for metric in metrics:
+        assert line.cells[metric].mean == NAMES.index(f"{metric}_{variant}" if variant else metric)
+
+
+def test_an_unknown_variant_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="greedy_exact"):
+        summarise(outcomes(), variant="sampled")
 
 
 def test_the_examples_base_gets_wrong() -> None:
@@ -88,48 +93,6 @@ def test_an_id_is_missed_in_its_own_task_only() -> None:
 def test_a_record_counted_twice_is_refused() -> None:
     with pytest.raises(InputError, match="two values of reliability"):
         summarise([*outcomes(), outcomes()[0]])
-
-
-def test_markdown() -> None:
-    text = to_markdown(summarise(outcomes()), "Test records")
-    lines = text.splitlines()
-    assert lines[0] == "## Test records"
-    assert lines[2] == "| task | method | n | reliability | generalization | locality | portability |"
-    assert lines[3] == "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
-    assert lines[5].startswith("| recent | Editor (seen) | 4 | 70.0 [")
-    assert lines[5].endswith("| - | 50.0 [50.0, 50.0] | 25.0 [25.0, 25.0] (1) |")
-    assert lines[6].endswith("| - | 100.0 [100.0, 100.0] | - |")
-    assert to_markdown(summarise([Outcome("r", "a|b", "m", "reliability", 1.0)])).count("a\\|b") == 1
-
-
-def test_success_has_a_column_and_a_legend_where_a_row_has_it() -> None:
-    without, also = outcomes(), [*outcomes(), Outcome("r0", "convsent", "Base", "success", 0.5)]
-    assert "uccess" not in to_markdown(summarise(without))
-    lines = to_markdown(summarise(also)).splitlines()
-    assert lines[0] == "| task | method | n | reliability | generalization | locality | portability | success |"
-    assert lines[2].endswith("| - |")
-    assert lines[6] == "| convsent | Base | 1 | - | - | - | - | 50.0 [50.0, 50.0] |"
-    assert "Success, of convsent alone" in lines[-1]
-    assert "success" not in to_markdown(summarise(also, exact=True)).splitlines()[0]
-
-
-def test_the_legend_says_what_the_columns_are_measured_on() -> None:
-    legend = to_markdown(summarise(outcomes())).splitlines()[-1]
-    for word in ("Subject_Aliasing", "unedited base", "--max-probes"):
-        assert word in legend
-    default = inspect.signature(prepare).parameters["max_probes"].default
-    assert f"({default} by default)" in legend
-
-
-def test_rich_fits_a_terminal_of_100() -> None:
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(to_rich(summarise([*outcomes(), Outcome("r0", "zsre", "[b]", "reliability", 1.0)]), "Test records"))
-    lines = [line.strip() for line in console.export_text().splitlines()]
-    assert lines[0] == "Test records" and "bootstrap" in " ".join(lines)
-    at = lines.index("zsre")
-    assert lines[at + 3].split() == ["Editor", "(seen)", "4", "70.0", "-", "50.0", "-"]
-    assert lines[at + 4].startswith("[") and lines[at + 4].endswith("[50.0, 50.0]")
-    assert lines[at + 5].split() == ["[b]", "1", "100.0", "-", "-", "-"]
 
 
 def test_jsonl_comes_back(tmp_path: Path) -> None:
