@@ -250,22 +250,16 @@ def _conclude(
     from instructedit.evaluation.ledger import ROWS, RUN, TEXTS
     from instructedit.evaluation.report import write_tables
 
-    commits = list(dict.fromkeys(line["commit"][:12] or "unknown" for line in lines))
-    stamp: dict[str, str] = {
-        "base": work.settings.base,
-        "dtype": work.settings.dtype,
-        "commit": ", ".join(commits),
-        "seconds": f"{_seconds(ledger.run):.0f}",
-    }
-    stamp |= {"dirty": "yes"} if dirty else {}
-    stamp |= {"partial": counted} if lacking else {}
+    stamp = _stamp(work, ledger.run, lines) | ({"partial": counted} if lacking else {})
     outcomes = ledger.outcomes(there)
     tables = write_tables(
         ledger.folder, outcomes, title=name, stamp=stamp, paper=paper, held_out=work.settings.held_out
     )
     console = _console()
     for table in tables:
-        console.print(to_rich(table))
+        # The exact ones and the subsets are in the files: five tables fill no screen.
+        if table.variant in ("", "greedy") and not table.records:
+            console.print(to_rich(table))
     if against is not None:
         from instructedit.evaluation.paired import compare_rows, to_markdown
         from instructedit.evaluation.paired import to_rich as compared_to_rich
@@ -275,7 +269,7 @@ def _conclude(
         (ledger.folder / "against.md").write_text(to_markdown(comparison), encoding="utf-8")
     _tell(
         {
-            "tables": ledger.folder / "table.md",
+            "tables (also exact match)": ledger.folder / "table.md",
             "tables as CSV, LaTeX": f"{ledger.folder / 'table.csv'}, {ledger.folder / 'table.tex'}",
             "numbers per record": ledger.folder / ROWS,
             "texts (never commit them)": ledger.folder / TEXTS,
@@ -285,8 +279,20 @@ def _conclude(
     )
 
 
-def _seconds(run: Mapping[str, Any]) -> float:
-    return sum(sum(tasks.values()) for tasks in run.get("seconds", {}).values())
+def _stamp(work: "Work", run: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Tell what the rows were made with, and the time it took."""
+    commits = list(dict.fromkeys(line["commit"][:12] or "unknown" for line in lines))
+    starts = run.get("starts", [])
+    machines = dict.fromkeys(f"{s['device']}, {s['threads']} threads, torch {s['versions']['torch']}" for s in starts)
+    seconds = sum(sum(tasks.values()) for tasks in run.get("seconds", {}).values())
+    stamp = {
+        "base": work.settings.base,
+        "dtype": work.settings.dtype,
+        "commit": ", ".join(commits),
+        "made on": "; ".join(machines) or "unknown",
+        "minutes": f"{seconds / 60:.1f}",
+    }
+    return stamp | ({"dirty": "yes"} if any(line["dirty"] for line in lines) else {})
 
 
 def _tell(lies: Mapping[str, object]) -> None:

@@ -69,6 +69,9 @@ class Ledger:
         except OSError as error:
             raise InputError(f"Cannot write to {folder}: {error.strerror}. Choose another --out.") from error
         try:
+            ignored = folder / ".gitignore"
+            if not ignored.exists():
+                ignored.write_text(f"{TEXTS}\n{LOCK}\n")
             ledger = cls(folder)
             ledger._recover()
             yield ledger

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from instructedit.errors import InputError, unknown
 from instructedit.methods import METHODS, TRAINED, check_editor, check_options
+from instructedit.tasks import TASKS
 
 Which = Literal["seen", "unseen"]
 Editing = Literal["alone", "together", "sequence"]
@@ -112,8 +113,9 @@ class Settings:
             if task not in self.tasks:
                 raise unknown("held_out task", task, self.tasks, "held_out marks tasks of the list tasks.")
         for task in self.fluency:
-            if task not in (*self.tasks, OTHERS):
-                raise unknown("task in fluency", task, (*self.tasks, OTHERS))
+            # A configuration's fluency stays as it is where a flag takes fewer tasks.
+            if task not in (*self.tasks, *TASKS, OTHERS):
+                raise unknown("task in fluency", task, {*self.tasks, *TASKS, OTHERS})
         self._check_numbers()
 
     def _check_numbers(self) -> None:

@@ -1,0 +1,410 @@
+"""The command evaluate, on a tiny base on disk: what it refuses, what it resumes, what it writes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from instructedit.base import Base, load_base
+from instructedit.base.loading import base_fingerprint
+from instructedit.checkpoints import EditorCard, save_editor
+from instructedit.instructions.pools import load_pools
+from instructedit.provenance import Revision
+from instructedit.tasks.prepared import write_prepared
+from tests.conftest import tiny_llama
+from tests.core import editor_on
+from tests.lightning_modules.conftest import example, run, saved
+
+CLEAN = Revision("c" * 40, dirty=False)
+DIRTY = Revision("d" * 40, dirty=True)
+ROWS = ["Base", "MEND", "InstructEdit (seen)", "InstructEdit (unseen)"]
+
+Evaluate = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, two editors and three prepared tasks of five test records."""
+    folder = tmp_path_factory.mktemp("place")
+    for task in ("recent", "convsent", "zsre"):
+        write_prepared(folder / "prepared", task, {"test": [example(task, "test", n) for n in range(5)]}, {})
+    base = load_base(str(saved(tiny_llama(), folder / "base")))
+    editor, _ = editor_on(base, 2e-3)
+    for name, pools in (("mend", None), ("instructedit", load_pools())):
+        save_editor(folder / name, editor, EditorCard.of(editor, base, tasks=["recent"], pools=pools))
+    saved(tiny_llama(1), folder / "other")
+    return folder
+
+
+def settings(place: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "base": str(place / "base"),
+        "data": str(place / "prepared"),
+        "tasks": ["recent"],
+        "held_out": [],
+        "records": 4,
+        "max_probes": 1,
+        "greedy": 2,
+        "fluency": {"convsent": 2, "others": 1},
+        "fluency_tokens": 6,
+        "batch": 2,
+        "methods": [
+            {"method": "none"},
+            {"method": "mend", "editor": str(place / "mend")},
+            {"method": "instructedit", "editor": str(place / "instructedit")},
+        ],
+    } | changes
+
+
+@pytest.fixture
+def evaluate(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    """Run the command in a folder of its own: flags, and keys that change the configuration."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTRUCTEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("INSTRUCTEDIT_DEBUG", raising=False)
+    monkeypatch.setattr("instructedit.commands.evaluate.revision", lambda: CLEAN)
+
+    def call(*flags: object, **changes: Any) -> int:
+        config = tmp_path / "config.yaml"
+        config.write_text(yaml.safe_dump(settings(place, **changes)))
+        return run("evaluate", "--config", config, *flags)
+
+    return call
+
+
+def lines(folder: Path) -> list[str]:
+    return sorted((folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines(folder)]
+
+
+OUT = Path("runs/evaluate/small")
+
+
+def test_every_row_is_made_and_stamped(evaluate: Evaluate, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(tasks="recent, convsent", held_out="convsent") == 0
+    found = rows(OUT)
+    assert list(dict.fromkeys(sorted(row["method"] for row in found))) == sorted(ROWS)
+    assert {row["base"] for row in found} == {base_fingerprint(str(place / "base"))[:16]}
+    assert {row["commit"] for row in found} == {CLEAN.commit} and not any(row["dirty"] for row in found)
+    # Four records a task; greedy on two of them; fluency on two of convsent and one of recent.
+    counts = {(task, metric): 0 for task in ("recent", "convsent") for metric in ("reliability", "reliability_greedy")}
+    counts |= {("recent", "fluency"): 0, ("convsent", "fluency"): 0}
+    for row in found:
+        if row["method"] == "MEND" and (row["task"], row["metric"]) in counts:
+            counts[row["task"], row["metric"]] += 1
+    assert list(counts.values()) == [4, 2, 4, 2, 1, 2]
+    texts = [json.loads(line) for line in (OUT / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {text["method"] for text in texts} == set(ROWS)
+    # No text of a record or of a model is in the rows.
+    assert all({type(value) for value in row.values()} <= {str, int, float, bool} for row in found)
+    assert not {"prompt", "text", "wanted"} & {key for row in found for key in row}
+    known = json.loads((OUT / "run.json").read_text())
+    assert set(known["seconds"]) == set(ROWS) and known["starts"][0]["edits"] == 32
+    out = capsys.readouterr().out
+    for name in ("table.md", "table.csv", "table.tex", "rows.jsonl", "texts.jsonl"):
+        assert (OUT / name).is_file() and str(OUT / name) in out
+    assert "MEND" in (OUT / "table.md").read_text() and "DIRTY" not in (OUT / "table.md").read_text()
+
+
+def test_a_portion_cut_short_is_made_again_and_nothing_else(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate("--out", "whole") == 0
+    whole = (tmp_path / "whole/rows.jsonl").read_bytes()
+    asked: list[int] = []
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        asked.append(len(args[2]))
+        return real(*args, **kwargs)
+
+    from instructedit.evaluation import work
+
+    real = work.evaluate
+    monkeypatch.setattr(work, "evaluate", counting)
+    for kept in (0, len(whole) // 3, len(whole) - 1):
+        folder = tmp_path / f"cut{kept}"
+        folder.mkdir()
+        for name in ("run.json", "texts.jsonl"):
+            (folder / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+        (folder / "rows.jsonl").write_bytes(whole[:kept])
+        asked.clear()
+        assert evaluate("--out", folder) == 0
+        assert lines(folder) == lines(tmp_path / "whole")
+        assert sorted((folder / "texts.jsonl").read_bytes().splitlines()) == sorted(
+            (tmp_path / "whole/texts.jsonl").read_bytes().splitlines()
+        )
+        # 4 rows of 2 portions each; those whose every line was kept are not made again.
+        lost = whole[whole.rfind(b"\n", 0, kept) + 1 :].splitlines()
+        assert len(asked) == len({portion(line) for line in lost}) > 0
+
+
+def portion(line: bytes) -> tuple[str, int]:
+    row = json.loads(line)
+    return row["method"], row["chunk"]
+
+
+PROGRAM = """
+import sys
+from instructedit.commands import evaluate
+from instructedit.provenance import Revision
+evaluate.revision = lambda: Revision("c" * 40, False)
+from instructedit.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_once_and_started_again_it_has_the_rows_of_an_uninterrupted_one(
+    evaluate: Evaluate, place: Path, tmp_path: Path
+) -> None:
+    assert evaluate("--out", "whole") == 0
+    config = tmp_path / "config.yaml"
+    argv = [sys.executable, "-c", PROGRAM, "evaluate", "--config", str(config), "--out", "killed"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    kills = 0
+    for _ in range(4):
+        process = subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+        file = tmp_path / "killed/rows.jsonl"
+        size = file.stat().st_size if file.exists() else 0
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if file.exists() and file.stat().st_size > size:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.002)
+        assert process.wait() in (0, -signal.SIGKILL)
+    assert kills >= 2
+    assert (tmp_path / "killed/rows.jsonl").read_bytes() and lines(tmp_path / "killed") != lines(tmp_path / "whole")
+    assert evaluate("--out", "killed") == 0
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+
+
+def test_with_every_row_there_no_base_is_loaded(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Base:
+        raise AssertionError("loaded a base")
+
+    assert evaluate() == 0
+    (OUT / "table.md").unlink()
+    monkeypatch.setattr("instructedit.base.loading.load_base", refuse)
+    assert evaluate() == 0
+    assert (OUT / "table.md").is_file()
+
+
+def test_rows_of_other_settings_are_refused_with_what_differs(
+    evaluate: Evaluate, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(methods=[{"method": "none"}]) == 0
+    before = lines(OUT)
+    capsys.readouterr()
+    assert evaluate(methods=[{"method": "none"}], max_probes=2, fluency_tokens=7) == 2
+    err = capsys.readouterr().err
+    assert "other settings for Base on recent" in err and "fluency_tokens (6, now 7)" in err and "--out" in err
+    assert evaluate(methods=[{"method": "none"}, {"method": "mend", "editor": str(place / "mend")}]) == 0
+    assert set(before) < set(lines(OUT))
+
+
+def test_changed_code_is_refused_before_the_first_edit_unless_allowed(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("instructedit.commands.evaluate.revision", lambda: DIRTY)
+    only_base = [{"method": "none"}]
+    assert evaluate(methods=only_base) == 2
+    assert "--allow_dirty true" in capsys.readouterr().err and not (OUT / "rows.jsonl").exists()
+    assert evaluate("--allow_dirty", "true", methods=only_base) == 0
+    assert all(row["dirty"] for row in rows(OUT))
+    assert "DIRTY" in (OUT / "table.md").read_text() and "DIRTY" in (OUT / "table.tex").read_text()
+    # Clean code now; the rows still are not.
+    monkeypatch.setattr("instructedit.commands.evaluate.revision", lambda: CLEAN)
+    (OUT / "table.md").unlink()
+    assert evaluate(methods=only_base) == 2
+    assert not (OUT / "table.md").exists()
+
+
+def test_rows_of_several_commits_are_told(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate("--only", "Base") == 0
+    monkeypatch.setattr("instructedit.commands.evaluate.revision", lambda: Revision("e" * 40, dirty=False))
+    assert evaluate() == 0
+    table = (OUT / "table.md").read_text()
+    assert "SEVERAL COMMITS" in table and "c" * 12 in table and "e" * 12 in table
+
+
+def test_missing_rows_make_no_table_unless_allowed(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    both = {"tasks": ["recent", "convsent"]}
+    assert evaluate("--only", "base,InstructEdit", "--only_tasks", "recent", **both) == 0
+    assert {(row["method"], row["task"]) for row in rows(OUT)} == {
+        (name, "recent") for name in ("Base", "InstructEdit (seen)", "InstructEdit (unseen)")
+    }
+    told = capsys.readouterr().out
+    assert "No table: 12 of 32 edits" in told and "MEND on recent" in told and not (OUT / "table.md").exists()
+    assert evaluate("--only_table", "true", **both) == 2
+    assert "12 of 32 edits" in capsys.readouterr().err
+    assert evaluate("--only_table", "true", "--allow_partial", "true", **both) == 0
+    assert "PARTIAL" in (OUT / "table.md").read_text()
+    assert evaluate(**both) == 0
+    assert "PARTIAL" not in (OUT / "table.md").read_text()
+
+
+def test_a_comparison_is_printed_and_written(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--against", "mend") == 0
+    out = capsys.readouterr().out
+    assert "InstructEdit (seen)" in (OUT / "against.md").read_text() and str(OUT / "against.md") in out
+
+
+@pytest.mark.parametrize(("editing", "how"), [("together", "together"), ("sequence", "in sequence")])
+def test_several_edits_in_one_base_are_rows_of_their_own(
+    evaluate: Evaluate, place: Path, editing: str, how: str
+) -> None:
+    methods = [{"method": "none"}, {"method": "mend", "editor": str(place / "mend")}]
+    assert evaluate(methods=methods, editing=editing, sizes=[1, 4]) == 0
+    found = rows(OUT)
+    assert {row["method"] for row in found} == {"Base", f"MEND, 1 {how}", f"MEND, 4 {how}"}
+    kept = {
+        name: [row["value"] for row in found if (row["method"], row["metric"]) == (name, "locality")]
+        for name in (f"MEND, 1 {how}", f"MEND, 4 {how}")
+    }
+    assert all(len(values) == 4 for values in kept.values())
+    assert len({json.dumps(values) for values in kept.values()}) == 2, "four edits in one base changed nothing"
+    assert evaluate("--only", f"MEND, 4 {how}", methods=methods, editing=editing, sizes=[1, 3]) == 2
+
+
+OWN = '''
+from dataclasses import dataclass
+from instructedit.methods.none import NoEdit
+
+@dataclass(frozen=True)
+class Nothing(NoEdit):
+    """Edits nothing, with an option."""
+
+    name: str = "Nothing"
+    strength: float = 1.0
+'''
+
+
+def test_a_method_of_ones_own_is_named_by_its_place(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_method_of_the_test.py").write_text(OWN)
+    kind = "own_method_of_the_test:Nothing"
+    own = {"method": kind, "name": "Ours", "options": {"strength": 5e-4}}
+    assert evaluate(methods=[own]) == 0
+    assert {row["method"] for row in rows(OUT)} == {"Ours"}
+    assert json.loads((OUT / "run.json").read_text())["settings"]["Ours"]["recent"]["options"] == {"strength": 5e-4}
+    for options, named in (({"strenth": 1}, "strength"), ({"strength": "much"}, "strength")):
+        assert evaluate(methods=[own | {"options": options}]) == 2
+        assert named in capsys.readouterr().err
+
+
+def test_explain_needs_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "--explain", "reliability") == 0
+    assert "argmax" in capsys.readouterr().out
+    assert run("evaluate", "--explain", "reliabilty") == 2
+    assert "'reliability'" in capsys.readouterr().err
+
+
+MEND = {"method": "mend"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags", "named"),
+    [
+        ({"metods": []}, (), "metods"),
+        ({"methods": [{"method": "none", "optons": {"steps": 1}}]}, (), "optons"),
+        ({"methods": [{"method": "ft-x"}]}, (), "'ft-l'"),
+        ({"methods": [{"method": "ft-l", "options": {"stps": 3}}]}, (), "'steps'"),
+        ({"methods": [{"method": "ft-l", "options": {"steps": "many"}}]}, (), "steps"),
+        ({"methods": [{"method": "ft-l", "options": {"block": 4}}]}, (), "block"),
+        ({"methods": [{"method": "none"}, {"method": "none"}]}, (), "Two rows"),
+        ({"methods": []}, (), "methods"),
+        ({"methods": [MEND]}, (), "editor"),
+        ({"methods": [MEND | {"editor": "nowhere"}]}, (), "nowhere"),
+        ({"methods": [MEND | {"editor": "PLACE/instructedit"}]}, (), "InstructEdit"),
+        ({"methods": [{"method": "none", "editor": "PLACE/mend"}]}, (), "no editor"),
+        ({"methods": [MEND | {"editor": "PLACE/mend", "options": {"rank": 3}}]}, (), "rank"),
+        ({"methods": [{"method": "instructedit", "editor": "PLACE/instructedit", "instructions": []}]}, (), "both"),
+        ({"methods": [{"method": "no_such_module:Method"}]}, (), "no_such_module"),
+        ({"methods": [{"method": "instructedit.records:Outcome"}]}, (), "stage_for"),
+        ({"base": "PLACE/other"}, (), "trained on base"),
+        ({"base": "PLACE/nothing"}, (), "PLACE/nothing"),
+        ({"base": ""}, (), "no base"),
+        ({"data": "PLACE/nothing"}, (), "instructedit prepare"),
+        ({"tasks": ["recent", "counterfact"]}, (), "counterfact"),
+        ({"tasks": ["recent", "recent"]}, (), "twice"),
+        ({"held_out": ["zsre"]}, (), "zsre"),
+        ({"fluency": {"convsnt": 3}}, (), "'convsent'"),
+        ({"records": 0}, (), "records"),
+        ({"batch": 0}, (), "batch"),
+        ({"greedy": -1}, (), "greedy"),
+        ({"fluency_tokens": 600}, (), "context"),
+        ({"editing": "together", "sizes": [3]}, (), "divide"),
+        ({"instructions": "PLACE/nothing"}, (), "pools"),
+        ({"dtype": "float16"}, (), "dtype"),
+        ({}, ("--against", "MNED"), "'MEND'"),
+        ({}, ("--only", "MNED"), "'MEND'"),
+        ({}, ("--only_tasks", "recnt"), "'recent'"),
+        ({}, ("--paper", "gpt2"), "paper"),
+        ({}, ("--device", "cuda"), "GPU"),
+        ({}, ("--greedi", "3"), "greedi"),
+        ({}, ("--only_table", "true"), "0 of 16 edits"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_status_2_and_no_edit_is_made(
+    evaluate: Evaluate,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    flags: tuple[str, ...],
+    named: str,
+) -> None:
+    import torch
+
+    if "--device" in flags and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    filled = yaml.safe_load(yaml.safe_dump(changes).replace("PLACE", str(place)))
+    assert evaluate(*flags, **filled) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert named.replace("PLACE", str(place)) in err
+    assert not (OUT / "rows.jsonl").exists()
+
+
+def test_two_processes_cannot_write_to_one_folder(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    from instructedit.evaluation.ledger import Ledger
+
+    with Ledger.opened(OUT):
+        assert evaluate() == 2
+    assert "Another evaluation" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_how_to_go_on(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from instructedit.evaluation import work
+
+    real, calls = work.evaluate, []
+
+    def stopped(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(work, "evaluate", stopped)
+    assert evaluate() == 130
+    assert "same command goes on" in capsys.readouterr().err
+    assert len({row["chunk"] for row in rows(OUT)}) == 2
+    assert evaluate() == 0
+    # Only the stopped call is made twice.
+    assert len(calls) == 1 + 8
