@@ -134,7 +134,7 @@ def optimise_together(
                 mean = _losses(stage, part, hidden, leaves, run, entry, n).sum() / n  # type: ignore[arg-type]
                 for whole, gradient in zip(gradients, torch.autograd.grad(mean, leaves), strict=True):
                     whole += gradient
-            total += float(mean)
+            total += float(mean.detach())
         loss = torch.tensor([total])
         if stop_at is not None and total < stop_at:
             break
