@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,7 +21,9 @@ from torch import Tensor
 from instructedit.base.model import Base
 from instructedit.base.sites import Site
 from instructedit.errors import InputError, MismatchError
-from instructedit.hypernet.editor import EditorConfig, HyperEditor
+from instructedit.hypernet.face import MetaEditor
+from instructedit.hypernet.ke import KEConfig
+from instructedit.hypernet.kinds import AnyConfig, EditorMethod, config_class, make_editor
 from instructedit.instructions.pools import InstructionPool
 from instructedit.provenance import revision, versions
 
@@ -30,19 +32,17 @@ CARD = "card.json"
 
 logger = logging.getLogger(__name__)
 
-EditorMethod = Literal["InstructEdit", "MEND"]
-
 
 @dataclass(frozen=True)
 class EditorCard:
     """What an editor is, what it was trained on, and where it comes from.
 
     Args:
-        method: InstructEdit has pools, MEND has none.
+        method: InstructEdit has pools, MEND and KE have none.
         base: the base's name, as it was loaded.
         fingerprint: the base's fingerprint; the editor loads on no other.
         sites: the edited matrices.
-        config: the hypernetwork's sizes and choices.
+        config: the hypernetwork's sizes and choices, of the method's own class.
         dtype: dtype of the base it was trained on, such as ``"torch.bfloat16"``; others load with a warning.
         tasks: the tasks it was trained on.
         pools: the instruction pools, which travel with the editor.
@@ -58,7 +58,7 @@ class EditorCard:
     base: str
     fingerprint: str
     sites: tuple[Site, ...]
-    config: EditorConfig
+    config: AnyConfig
     dtype: str = ""
     tasks: tuple[str, ...] = ()
     pools: Mapping[str, InstructionPool] | None = None
@@ -72,7 +72,7 @@ class EditorCard:
     @classmethod
     def of(
         cls,
-        editor: HyperEditor,
+        editor: MetaEditor,
         base: Base,
         *,
         tasks: Sequence[str],
@@ -83,8 +83,9 @@ class EditorCard:
     ) -> "EditorCard":
         """Describe an editor; commit and versions are those of this process."""
         code = revision()
+        without: EditorMethod = "KE" if isinstance(editor.config, KEConfig) else "MEND"
         return cls(
-            method="MEND" if pools is None else "InstructEdit",
+            method=without if pools is None else "InstructEdit",
             base=base.name,
             fingerprint=base.fingerprint,
             sites=editor.sites,
@@ -101,7 +102,7 @@ class EditorCard:
         )
 
 
-def save_editor(folder: Path, editor: HyperEditor, card: EditorCard) -> None:
+def save_editor(folder: Path, editor: MetaEditor, card: EditorCard) -> None:
     """Write an editor folder; a folder that is there already has its two files replaced.
 
     Each file is written under a temporary name and renamed. The card comes last and holds the
@@ -137,7 +138,7 @@ def read_card(folder: Path) -> EditorCard:
     return _parse(Path(folder) / CARD)[0]
 
 
-def load_editor(folder: Path, base: Base) -> tuple[HyperEditor, EditorCard]:
+def load_editor(folder: Path, base: Base) -> tuple[MetaEditor, EditorCard]:
     """Load an editor onto the base it was trained on; it comes back in fp32 on the base's device.
 
     Raises:
@@ -163,7 +164,7 @@ def load_editor(folder: Path, base: Base) -> tuple[HyperEditor, EditorCard]:
         raise InputError(f"{weights} is not a safetensors file: {error}. {advice}") from error
     if card.dtype and card.dtype != str(base.dtype):
         logger.warning("%s was trained on a base in %s and is loaded on one in %s.", folder, card.dtype, base.dtype)
-    editor = HyperEditor(card.sites, card.config)
+    editor = make_editor(base, card.sites, card.config)
     _check(editor.state_dict(), tensors, weights)
     editor.load_state_dict(tensors)
     return editor.to(base.device), card
@@ -187,7 +188,7 @@ def _parse(path: Path) -> tuple[EditorCard, str]:
         pools = content.pop("pools")
         card = EditorCard(
             sites=tuple(Site(**site) for site in content.pop("sites")),
-            config=EditorConfig(**content.pop("config")),
+            config=config_class(content["method"])(**content.pop("config")),
             tasks=tuple(content.pop("tasks")),
             pools=None if pools is None else {name: _pool(pool) for name, pool in pools.items()},
             **content,

@@ -5,8 +5,8 @@ request; whoever calls divides by the global number of requests, so neither micr
 ranks change the mathematics. Works in a bare loop; knows nothing about trainers.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,14 +14,17 @@ from torch import Tensor
 from instructedit.base.model import Base
 from instructedit.base.split import Split
 from instructedit.base.store import TrunkStore
+from instructedit.conditions import OldAnswers, conditions_of
 from instructedit.data.collate import Batch
 from instructedit.data.rows import Rows, mean_by, pad_states
 from instructedit.errors import InputError
 from instructedit.gradients import EditGradients, inner_gradients
 from instructedit.hypernet.editor import HyperEditor
+from instructedit.hypernet.face import MetaEditor
 from instructedit.hypernet.moments import TokenSums
 from instructedit.losses import token_kl, token_nll, token_unlikelihood
 from instructedit.lowrank import LowRankUpdate, applied
+from instructedit.records import EditRequest
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,15 @@ class MetaLoss:
 
 @dataclass(frozen=True)
 class Stage:
-    """A base split at its first edited block, with a store for the states that enter the tail."""
+    """A base split at its first edited block, with a store for the states that enter the tail.
+
+    ``answers`` keeps what the base answers greedily, for the editors that are told.
+    """
 
     base: Base
     split: Split
     store: TrunkStore
+    answers: OldAnswers = field(default_factory=OldAnswers, compare=False, repr=False)
 
     @classmethod
     def of(cls, base: Base, first_block: int, store: TrunkStore | None = None) -> "Stage":
@@ -96,17 +103,28 @@ class Stage:
         return pad_states(self.store.states(rows.ids), self.base.device, self.base.dtype)
 
 
-def request_gradients(editor: HyperEditor, stage: Stage, inner: Rows, n_requests: int) -> dict[str, EditGradients]:
+def request_gradients(editor: MetaEditor, stage: Stage, inner: Rows, n_requests: int) -> dict[str, EditGradients]:
     """Run trunk and inner pass for the edit inputs and return every site's factors."""
     hidden = stage.hidden(inner)
     return inner_gradients(stage.base, stage.split, editor.sites, hidden, inner, n_requests)[0]
 
 
-def meta_loss(editor: HyperEditor, stage: Stage, batch: Batch, weights: LossWeights) -> MetaLoss:
+def request_updates(
+    editor: MetaEditor, stage: Stage, gradients: Mapping[str, EditGradients], requests: Sequence[EditRequest]
+) -> dict[str, LowRankUpdate]:
+    """Let the editor turn b requests' gradients into updates; tell it what they say where it is conditioned on that.
+
+    Raises:
+        ValueError: it is, and there is not one request for each of the gradients.
+    """
+    return editor(gradients, conditions_of(stage.base, stage.answers, requests) if editor.conditioned else None)
+
+
+def meta_loss(editor: MetaEditor, stage: Stage, batch: Batch, weights: LossWeights) -> MetaLoss:
     """Edit every request of a batch, each by itself, and measure what the edits did.
 
     Args:
-        editor: the hypernetwork; its moments must have been started.
+        editor: the hypernetwork; its moments must have been started where it has any.
         stage: the frozen base, split below the first edited block.
         batch: b requests with their outer rows; tasks may be mixed.
         weights: the weights of the terms.
@@ -117,7 +135,7 @@ def meta_loss(editor: HyperEditor, stage: Stage, batch: Batch, weights: LossWeig
     n = len(batch.tasks)
     gradients = request_gradients(editor, stage, batch.inner, n)
     sums = editor.sums(gradients)
-    updates = editor(gradients)
+    updates = request_updates(editor, stage, gradients, batch.requests)
     outer = batch.inner + batch.rephrase + batch.avoid
     logits = edited_logits(stage, updates, outer)
     targets = outer.targets(logits.device)
@@ -166,7 +184,7 @@ def edited_logits(stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, h
 
 
 @torch.no_grad()
-def warm_up(editor: HyperEditor, stage: Stage, batches: Sequence[Batch]) -> None:
+def warm_up(editor: MetaEditor, stage: Stage, batches: Sequence[Batch]) -> None:
     """Start the editor's moments from the gradients of a few batches, and calibrate its alphas.
 
     Scaling gradients to one norm changes the size of an editor's first updates. So that
@@ -174,11 +192,11 @@ def warm_up(editor: HyperEditor, stage: Stage, batches: Sequence[Batch]) -> None
     the mean update norms the two give on these batches before any training.
 
     Args:
-        editor: a new editor; one whose moments have started is left alone.
+        editor: a new editor; one that has no moments, or whose moments have started, is left alone.
         stage: the split base.
         batches: batches of training data, the first few steps' for instance.
     """
-    if editor.started:
+    if editor.started or not isinstance(editor, HyperEditor):
         return
     collected = [request_gradients(editor, stage, batch.inner, len(batch.tasks)) for batch in batches]
     _start(editor, collected)

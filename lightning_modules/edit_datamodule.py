@@ -33,7 +33,7 @@ class EditDataModule(LightningDataModule):
         folder: the folder of prepared tasks, made by ``instructedit prepare``.
         tasks: the tasks trained and validated on.
         held_out: tasks that are only tested.
-        instructions: the instruction pools, a YAML file or a folder; MEND does not use them.
+        instructions: the instruction pools, a YAML file or a folder; MEND and KE do not use them.
         balance: the tasks' shares: equal, proportional, temperature, or a weight per task.
         temperature: for ``balance: temperature``.
         caps: at most so many records of a task are edited in; the others may still serve as locality inputs.
@@ -100,7 +100,7 @@ class EditDataModule(LightningDataModule):
         Raises:
             InputError: there are none, or a task has none.
         """
-        if method != "MEND":
+        if method == "InstructEdit":
             found = load_pools(self.instructions)
             self.pools = {task: pool_for(found, task) for task in (*self.tasks, *self.held_out)}
         return self.pools

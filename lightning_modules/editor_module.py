@@ -21,6 +21,9 @@ from instructedit.base import Base, SiteSpec, TrunkStore, find_sites, load_base
 from instructedit.data.collate import Batch
 from instructedit.errors import InputError, MismatchError, NonFiniteError
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
+from instructedit.hypernet.face import MetaEditor
+from instructedit.hypernet.ke import KEConfig
+from instructedit.hypernet.kinds import EditorMethod, make_editor
 from instructedit.hypernet.moments import TokenSums
 from instructedit.metatrain import LossWeights, Stage, meta_loss, warm_up
 from lightning_modules.step_means import StepMeans
@@ -60,11 +63,12 @@ class EditorModule(LightningModule):
         base: a Hub id, a folder, or an alias such as ``smollm2-135m``.
         dtype: dtype of the base; the hypernetwork is always fp32.
         sites: the edited matrices.
-        editor: size and choices of the hypernetwork.
+        editor: size and choices of the hypernetwork, for InstructEdit and MEND.
         weights: the weights of the loss.
-        method: ``InstructEdit`` puts an instruction in front of edit inputs, ``MEND`` does not.
+        method: ``InstructEdit`` puts an instruction in front of edit inputs, ``MEND`` and ``KE`` do not.
+        ke: size and choices of KE's hypernetwork; null for another method, or for the defaults.
         lr: Adam's learning rate for the networks.
-        alpha_lr: Adam's learning rate for the learned step sizes.
+        alpha_lr: Adam's learning rate for the learned step sizes, which KE does not have.
         warmup_steps: both rates rise linearly over this many steps.
         schedule: what both rates do after that, until ``trainer.max_steps``.
         max_bad_steps: steps with non-finite losses or gradients are skipped; so many in a row end the run.
@@ -78,7 +82,8 @@ class EditorModule(LightningModule):
         sites: SiteSpec = SiteSpec(),  # noqa: B008 - frozen
         editor: EditorConfig = EditorConfig(),  # noqa: B008
         weights: LossWeights = LossWeights(),  # noqa: B008
-        method: Literal["InstructEdit", "MEND"] = "InstructEdit",
+        method: EditorMethod = "InstructEdit",
+        ke: KEConfig | None = None,
         lr: float = 1e-6,
         alpha_lr: float = 1e-4,
         warmup_steps: int = 0,
@@ -96,11 +101,14 @@ class EditorModule(LightningModule):
                 f"{warmup_steps}."
             )
         self.base_name, self.base_dtype, self.site_spec = base, getattr(torch, dtype), sites
-        self.editor_config, self.weights, self.store_config = editor, weights, store
-        self.method: Literal["InstructEdit", "MEND"] = method
+        if ke is not None and method != "KE":
+            raise InputError(f"model.ke is set, but model.method is {method}. Leave it out, or set model.method to KE.")
+        self.editor_config = (ke or KEConfig()) if method == "KE" else editor
+        self.weights, self.store_config = weights, store
+        self.method: EditorMethod = method
         self.lr, self.alpha_lr, self.warmup_steps, self.schedule = lr, alpha_lr, warmup_steps, schedule
         self.max_bad_steps = max_bad_steps
-        self.editor: HyperEditor
+        self.editor: MetaEditor
         self.stage: Stage
         self.evaluation_stage: Stage
         self.skipped_steps = 0
@@ -128,7 +136,7 @@ class EditorModule(LightningModule):
             # The seed alone decides the first weights: not what loading the base has drawn.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(torch.initial_seed())
-                self.editor = HyperEditor(sites, self.editor_config)
+                self.editor = make_editor(base, sites, self.editor_config)
             self._built = True
         return self.stage.base
 
@@ -155,9 +163,11 @@ class EditorModule(LightningModule):
         warm_up(self.editor, self.stage, data.first_batches(WARM_UP_STEPS))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """One Adam with two groups; a second optimiser would step the alphas twice."""
+        """One Adam with a group of its own for the alphas; a second optimiser would step the alphas twice."""
         networks = [value for name, value in self.editor.named_parameters() if name != "alpha"]
-        groups = [{"params": networks, "lr": self.lr}, {"params": [self.editor.alpha], "lr": self.alpha_lr}]
+        groups = [{"params": networks, "lr": self.lr}]
+        if isinstance(self.editor, HyperEditor):
+            groups.append({"params": [self.editor.alpha], "lr": self.alpha_lr})
         optimizer = torch.optim.Adam(groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate(self.trainer.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -234,15 +244,15 @@ class EditorModule(LightningModule):
         if step % self.trainer.log_every_n_steps:
             return
         rates = [group["lr"] for group in self.optimizers().param_groups]
-        alphas = self.editor.alphas().detach()
         self.last_values = self._means.values(sums) | {
             "train/grad_norm": self._grad_norm,
             "train/lr": rates[0],
-            "train/alpha_lr": rates[1],
-            "train/alpha_min": float(alphas.min()),
-            "train/alpha_max": float(alphas.max()),
-            "train/skipped_steps": float(self.skipped_steps),
         }
+        if isinstance(self.editor, HyperEditor):
+            alphas = self.editor.alphas().detach()
+            self.last_values |= {"train/alpha_lr": rates[1]}
+            self.last_values |= {"train/alpha_min": float(alphas.min()), "train/alpha_max": float(alphas.max())}
+        self.last_values["train/skipped_steps"] = float(self.skipped_steps)
         # To the loggers directly, here: the row of a step is written before any checkpoint of that step.
         for logger in self.trainer.loggers:
             logger.log_metrics(self.last_values, step)

@@ -217,5 +217,9 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _science(config: Any) -> dict[str, str]:
-    """What must stay the same, as text, under flat names: a mapping in a list's or number's place differs too."""
-    return {key: repr(value) for key, value in _flat(config) if key.startswith(SCIENCE) and not key.startswith(FREE)}
+    """What must stay the same, as text, under flat names: a mapping in a list's or number's place differs too.
+
+    What is null counts as absent: a run from before a setting was offered goes on.
+    """
+    kept = {key: value for key, value in _flat(config) if key.startswith(SCIENCE) and not key.startswith(FREE)}
+    return {key: repr(value) for key, value in kept.items() if value is not None}

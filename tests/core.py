@@ -11,6 +11,8 @@ from instructedit.data.collate import Batch
 from instructedit.data.rows import Rows
 from instructedit.gradients import EditGradients
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
+from instructedit.hypernet.face import MetaEditor
+from instructedit.hypernet.ke import KEConfig, KEEditor
 from instructedit.metatrain import Stage, request_gradients, warm_up
 
 
@@ -50,6 +52,7 @@ def only_request(batch: Batch, request: int) -> Batch:
         locality=pick(batch.locality),
         tasks=(batch.tasks[request],),
         record_ids=(batch.record_ids[request],),
+        requests=batch.requests[request : request + 1],
     )
 
 
@@ -61,6 +64,15 @@ def editor_on(base: Base, alpha: float = 1e-4, **config: object) -> tuple[HyperE
     stage = Stage.of(base, min(site.block for site in sites))
     warm_up(editor, stage, [random_batch(seed) for seed in (101, 102)])
     return editor, stage
+
+
+def ke_on(base: Base, **config: object) -> tuple[KEEditor, Stage]:
+    """A small KE editor on the last three blocks of a tiny base, with steps large enough to change answers."""
+    sites = find_sites(base, SiteSpec(last_blocks=3))
+    torch.manual_seed(7)
+    settings = {"hidden": 8, "condition": 16, "head": 16, "step_init": 0.5, **config}
+    editor = KEEditor(sites, KEConfig(**settings), base.d_model)  # type: ignore[arg-type]
+    return editor, Stage.of(base, min(site.block for site in sites))
 
 
 def textbook_gradients(base: Base, sites: tuple[Site, ...], rows: Rows) -> dict[str, Tensor]:
@@ -94,5 +106,5 @@ def dense_copy(base: Base, changes: dict[str, Tensor]) -> nn.Module:
     return model
 
 
-def gradients_of(editor: HyperEditor, stage: Stage, batch: Batch) -> dict[str, EditGradients]:
+def gradients_of(editor: MetaEditor, stage: Stage, batch: Batch) -> dict[str, EditGradients]:
     return request_gradients(editor, stage, batch.inner, len(batch))

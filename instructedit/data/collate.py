@@ -6,7 +6,7 @@ tokenizer; it never sees a model. Batches may mix tasks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +18,7 @@ from instructedit.data.tokenise import TokenisedText, tokenise
 from instructedit.errors import InputError
 from instructedit.instructions.pools import InstructionPool, pool_for
 from instructedit.instructions.rendering import training_instruction
-from instructedit.records import EditExample
+from instructedit.records import EditExample, EditRequest
 from instructedit.tasks.choice import stable_fraction, stable_hash
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ class Batch:
         locality: inputs whose answers must stay.
         tasks: each request's task.
         record_ids: each request's id.
+        requests: the requests as they were asked, with the prompt and the instruction of this draw.
     """
 
     inner: Rows
@@ -43,6 +44,7 @@ class Batch:
     locality: Rows
     tasks: tuple[str, ...]
     record_ids: tuple[str, ...]
+    requests: tuple[EditRequest, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -111,12 +113,12 @@ class Collator:
         rephrase: list[tuple[int, TokenisedText]] = []
         avoid: list[tuple[int, TokenisedText]] = []
         locality: list[tuple[int, TokenisedText]] = []
-        examples = []
+        requests: list[EditRequest] = []
         for index, draw in enumerate(draws):
             example = self._example(draw)
-            examples.append(example)
             request = example.request
             prompt = self._prompt(example, draw.seed)
+            requests.append(replace(request, prompt=prompt))
             text = request.instruction + prompt
             edit += [(index, self._tokens(text, target)) for target in request.targets]
             rephrase += [(index, self._tokens(*pair)) for pair in self._rephrases(example, prompt, draw.seed)]
@@ -127,8 +129,9 @@ class Collator:
             rephrase=Rows.of(rephrase),
             avoid=Rows.of(avoid),
             locality=Rows.of(locality),
-            tasks=tuple(example.request.task for example in examples),
-            record_ids=tuple(example.request.id for example in examples),
+            tasks=tuple(request.task for request in requests),
+            record_ids=tuple(request.id for request in requests),
+            requests=tuple(requests),
         )
 
     def _tokens(self, text: str, target: str) -> TokenisedText:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from instructedit.base.sites import Site
+from instructedit.conditions import Conditions
 from instructedit.errors import InputError
 from instructedit.gradients import EditGradients
 from instructedit.hypernet.blocks import MendNetwork
+from instructedit.hypernet.face import MetaEditor
 from instructedit.hypernet.moments import RunningMoments, TokenSums
 from instructedit.lowrank import LowRankUpdate
 
@@ -47,7 +49,7 @@ class EditorConfig:
             raise InputError(f"alpha_init must be positive; found {self.alpha_init}. The usual value is 1e-4.")
 
 
-class HyperEditor(nn.Module):
+class HyperEditor(MetaEditor):
     """One hypernetwork per distinct (d_in, d_out), and per site moments, scale, offset and alpha.
 
     Args:
@@ -58,7 +60,7 @@ class HyperEditor(nn.Module):
     def __init__(self, sites: Sequence[Site], config: EditorConfig) -> None:
         super().__init__()
         self.sites = tuple(sites)
-        self.config = config
+        self.config: EditorConfig = config
         shapes: dict[str, list[Site]] = {}
         for site in self.sites:
             shapes.setdefault(f"{site.d_in}x{site.d_out}", []).append(site)
@@ -95,12 +97,6 @@ class HyperEditor(nn.Module):
     def _moments(self) -> list[RunningMoments]:
         return [moment for moment in self.moments if isinstance(moment, RunningMoments)]
 
-    def directed(self, gradients: Mapping[str, EditGradients]) -> dict[str, EditGradients]:
-        """Apply the ``direction`` choice to every site's gradients."""
-        if self.config.direction == "none":
-            return dict(gradients)
-        return {name: g.scaled(1 / g.norms().clamp_min(1e-30)) for name, g in gradients.items()}
-
     def sums(self, gradients: Mapping[str, EditGradients]) -> list[TokenSums]:
         """Sum up what the moments are to learn from these gradients, site by site; see ``merge``."""
         directed = self.directed(gradients)
@@ -114,11 +110,14 @@ class HyperEditor(nn.Module):
         for moment, part in zip(self._moments(), sums, strict=True):
             moment.merge(part)
 
-    def forward(self, gradients: Mapping[str, EditGradients]) -> dict[str, LowRankUpdate]:
+    def forward(
+        self, gradients: Mapping[str, EditGradients], conditions: Conditions | None = None
+    ) -> dict[str, LowRankUpdate]:
         """Turn gradient factors into updates: u = x~, v = -alpha * delta~ (Mitchell et al. 2022, eq. 3).
 
         Args:
             gradients: per site name the packed factors of b requests, x (k, d_in), delta (k, d_out).
+            conditions: not used: MEND reads gradients alone.
 
         Returns:
             Per site name the update with u (b, r, d_in), v (b, r, d_out), r the most tokens any

@@ -1,6 +1,6 @@
-"""MEND and InstructEdit as methods: a trained hypernetwork turns each request's gradient into an update.
+"""KE, MEND and InstructEdit as methods: a trained hypernetwork turns each request's gradient into an update.
 
-The two differ in one thing: InstructEdit puts an instruction of its pools in front of a request.
+InstructEdit alone puts an instruction of its pools in front of a request; KE alone reads the request's text.
 Knows nothing about how the hypernetwork was trained, or where it was loaded from.
 """
 
@@ -8,20 +8,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import torch
-from torch import LongTensor
+from torch import LongTensor, Tensor
 
 from instructedit.base.model import Base
 from instructedit.checkpoints import load_editor
 from instructedit.data.rows import Rows
 from instructedit.data.tokenise import tokenise
 from instructedit.errors import MismatchError
-from instructedit.hypernet.editor import HyperEditor
+from instructedit.hypernet.face import MetaEditor
 from instructedit.instructions.pools import InstructionPool, pool_for
 from instructedit.instructions.rendering import seen_instruction
 from instructedit.lowrank import LowRankUpdate, applied
-from instructedit.metatrain import Stage, request_gradients
+from instructedit.metatrain import Stage, request_gradients, request_updates
 from instructedit.methods.base import some
 from instructedit.records import EditRequest
 
@@ -37,6 +38,20 @@ class HyperEdit:
         """Let the base compute with the updates inside the block; see ``methods.base.Edit``."""
         return applied(self.base.model, self.updates, rows)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything the edit computes with: ``u/<site>`` and ``v/<site>``."""
+        return {f"{part}/{name}": getattr(update, part) for name, update in self.updates.items() for part in "uv"}
+
+    def settings(self) -> dict[str, Any]:
+        """Return what it needs besides: nothing."""
+        return {}
+
+    @classmethod
+    def from_tensors(cls, base: Base, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
+        """Make the edit again from its ``tensors``."""
+        names = [name.removeprefix("u/") for name in tensors if name.startswith("u/")]
+        return cls(base, {name: LowRankUpdate(tensors[f"u/{name}"], tensors[f"v/{name}"]) for name in names})
+
 
 class HyperMethod:
     """A meta-trained editor as a method.
@@ -45,12 +60,12 @@ class HyperMethod:
         editor: the hypernetwork, on the base's device.
         stage: the base it was trained on, split at or below the editor's first site.
         name: the row of the table.
-        pools: the instruction pools; None for an editor without instructions (MEND).
+        pools: the instruction pools; None for an editor without instructions (MEND, KE).
     """
 
     def __init__(
         self,
-        editor: HyperEditor,
+        editor: MetaEditor,
         stage: Stage,
         name: str,
         pools: Mapping[str, InstructionPool] | None = None,
@@ -104,7 +119,7 @@ class HyperMethod:
         # A trainer validates in inference mode, whose tensors no gradient can be taken through.
         with torch.inference_mode(False), torch.no_grad():
             gradients = request_gradients(self.editor, self.stage, rows, len(requests))
-            return HyperEdit(base, self.editor(gradients))
+            return HyperEdit(base, request_updates(self.editor, self.stage, gradients, instructed))
 
     def _instructed(self, request: EditRequest) -> EditRequest:
         if self.pools is None or request.instruction:

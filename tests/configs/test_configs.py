@@ -10,6 +10,7 @@ import yaml
 
 from instructedit import cli as commands
 from instructedit.base import Base
+from instructedit.hypernet.ke import KEEditor
 from instructedit.records import EditExample, EditRequest, Probe
 from instructedit.tasks import TASKS
 from instructedit.tasks.prepared import write_prepared
@@ -59,7 +60,8 @@ def test_it_is_parsed_and_built(
     assert {site.block for site in cli.model.editor.sites} == {1, 2, 3}
     assert len(cli.datamodule.micro(0)) == min(cli.datamodule.micro_batch or cli.datamodule.batch, cli.datamodule.batch)
     assert set(cli.datamodule.test()) == {*settings["data"]["tasks"], *settings["data"]["held_out"]}
-    assert (cli.datamodule.pools is None) == (settings["model"]["method"] == "MEND")
+    assert (cli.datamodule.pools is None) == (settings["model"]["method"] != "InstructEdit")
+    assert isinstance(cli.model.editor, KEEditor) == (settings["model"]["method"] == "KE")
 
 
 @pytest.mark.parametrize("path", [*EXPERIMENTS, CONFIGS / "trainer" / "debug.yaml"], ids=lambda path: path.stem)
@@ -85,6 +87,21 @@ def test_mend_differs_from_instructedit_in_method_and_name_only() -> None:
         assert (a["model"].pop("method"), b["model"].pop("method")) == ("MEND", "InstructEdit")
         assert (a.pop("run"), b.pop("run")) == ({"name": mend.stem}, {"name": other.stem})
         assert a == b
+
+
+def test_ke_differs_from_mend_in_its_network_and_how_fast_it_learns() -> None:
+    pairs = [
+        (path, path.with_name(path.name.replace("ke-", "mend-"))) for path in EXPERIMENTS if path.stem[:3] == "ke-"
+    ]
+    assert len(pairs) == 3
+    for ke, mend in pairs:
+        a, b = (yaml.safe_load(path.read_text()) for path in (ke, mend))
+        assert (a["model"].pop("method"), a.pop("run")) == ("KE", {"name": ke.stem})
+        assert a["model"].keys() - {"ke"} == b["model"].keys() - {"method", "editor", "alpha_lr"}
+        for part in (a, b):
+            part["model"] = {key: part["model"][key] for key in ("base", "sites", "weights", "schedule")}
+        assert a["trainer"].pop("max_steps") <= b["trainer"].pop("max_steps")
+        assert all(a[key] == b[key] for key in ("model", "data", "trainer", "seed_everything"))
 
 
 def test_zsre_is_never_trained_on() -> None:
