@@ -91,9 +91,9 @@ class CaliNet:
     block: int | None = None
     slots: int = 64
     paraphrases: int = 4
-    lr: float = 1e-2
+    lr: float = 1e-3
     steps: int = 50
-    stop_at: float | None = 1e-2
+    stop_at: float | None = 0.5
     seed: int = 0
     at_once: int = 8
     _stages: dict[int, Stage] = field(default_factory=dict, init=False, repr=False, compare=False)
