@@ -20,6 +20,11 @@ from instructedit.methods.codebook import Codebook, Expansion, joined
 Replacement = Literal["replace_last", "replace_prompt"]
 """Where a key's value goes: to the token that fires alone, or to it and all tokens before it."""
 
+ROUNDING = 4
+"""Multiples of the dtype's rounding step, times a key's length, that a radius reaches further: the same prompt, in
+another batch or before a cache, gives another input by about so much. On SmolLM2-135M in bf16 (blocks 14 to 24) it is
+2 % of the key's length in the median, which is 3 steps, 4 % at the 95th percentile, 12 % at most."""
+
 
 @dataclass(frozen=True)
 class Shelf:
@@ -46,14 +51,15 @@ class Shelf:
     def look_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Find what fires for inputs x (n, t, d_in): whether (n, t) bool, and the nearest entry (n, t).
 
-        A token fires where its nearest key is no further than that key's radius, in Euclidean distance. The shelf holds
-        n codebooks, or one for all rows.
+        A token fires where its nearest key is no further than that key's radius, in Euclidean distance and but for
+        rounding (see ``ROUNDING``). The shelf holds n codebooks, or one for all rows.
         """
         # Not by a product of matrices: beside the large activations of some tokens, near distances would drown.
         distance = torch.cdist(x.float(), self.keys, compute_mode="donot_use_mm_for_euclid_dist")
         distance = distance.masked_fill(self.radii.unsqueeze(1) < 0, torch.inf)
         smallest, nearest = distance.min(-1)
-        return smallest <= self.radii.expand(len(x), -1).gather(1, nearest), nearest
+        reach = self.radii + ROUNDING * torch.finfo(x.dtype).eps * self.keys.norm(dim=-1)
+        return smallest <= reach.expand(len(x), -1).gather(1, nearest), nearest
 
     def answer(self, x: Tensor, y: Tensor, replacement: Replacement) -> Tensor:
         """Put values where keys fire: inputs x (n, t, d_in), outputs y (n, t, d_out) to outputs (n, t, d_out).
