@@ -7,7 +7,7 @@ disk `instructedit.evaluation.ledger`.
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,6 +118,7 @@ def evaluate(
 
     # Everything heavy comes with these.
     from instructedit.base.loading import base_fingerprint
+    from instructedit.evaluation.conclusion import conclude
     from instructedit.evaluation.ledger import Ledger
     from instructedit.evaluation.work import Work
 
@@ -135,7 +136,16 @@ def evaluate(
                 again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
                 print(f"Stopped. Nothing finished is lost; the same command goes on: {again}", file=sys.stderr)
                 raise
-        _conclude(work, ledger, name, paper, compared, only_table, allow_dirty, allow_partial)
+        conclude(
+            work,
+            ledger,
+            title=name,
+            paper=paper,
+            against=compared,
+            must=only_table,
+            allow_dirty=allow_dirty,
+            allow_partial=allow_partial,
+        )
 
 
 def _names(given: Names) -> tuple[str, ...]:
@@ -213,96 +223,3 @@ def _make(work: "Work", ledger: "Ledger", missing: Sequence["Portion"], code: Re
             progress.advance(portion.row, portion.task, edits)
 
         carry_out(work, ledger, base, missing, {"commit": code.commit, "dirty": code.dirty}, finished)
-
-
-def _conclude(
-    work: "Work",
-    ledger: "Ledger",
-    name: str,
-    paper: str | None,
-    against: str | None,
-    only_table: bool,
-    allow_dirty: bool,
-    allow_partial: bool,
-) -> None:
-    """Write and print the table, or say why there is none."""
-    everything = work.all_portions()
-    there = [portion for portion in everything if portion in ledger.rows]
-    lacking = len(everything) - len(there)
-    counted = f"{work.edits(there)} of {work.edits(everything)} edits"
-    if lacking and (not allow_partial or not there):
-        names = ", ".join(dict.fromkeys(f"{p.row} on {p.task}" for p in everything if p not in ledger.rows))
-        advice = "Run without --only, --only_tasks and --only_table" + (", or with --allow_partial true." * bool(there))
-        told = f"No table: {counted} are made; missing: {names}. {advice}"
-        if only_table or allow_partial:
-            raise InputError(told)
-        print(told)
-        _tell({"rows": ledger.folder / "rows.jsonl"})
-        return
-    lines = [line for portion in there for line in ledger.rows[portion]]
-    dirty = any(line["dirty"] for line in lines)
-    if dirty and not allow_dirty:
-        raise InputError(
-            f"Rows in {ledger.folder} were made by changed code. Mark the table with --allow_dirty true, or make them "
-            "again in another --out."
-        )
-    from instructedit.evaluation.formats import to_rich
-    from instructedit.evaluation.ledger import ROWS, RUN, TEXTS
-    from instructedit.evaluation.report import write_tables
-
-    stamp = _stamp(work, ledger.run, lines) | ({"partial": counted} if lacking else {})
-    outcomes = ledger.outcomes(there)
-    tables = write_tables(
-        ledger.folder, outcomes, title=name, stamp=stamp, paper=paper, held_out=work.settings.held_out
-    )
-    console = _console()
-    for table in tables:
-        # The exact ones and the subsets are in the files: five tables fill no screen.
-        if table.variant in ("", "greedy") and not table.records:
-            console.print(to_rich(table))
-    if against is not None:
-        from instructedit.evaluation.paired import compare_rows, to_markdown
-        from instructedit.evaluation.paired import to_rich as compared_to_rich
-
-        comparison = compare_rows(outcomes, against)
-        console.print(compared_to_rich(comparison))
-        (ledger.folder / "against.md").write_text(to_markdown(comparison), encoding="utf-8")
-    _tell(
-        {
-            "tables (also exact match)": ledger.folder / "table.md",
-            "tables as CSV, LaTeX": f"{ledger.folder / 'table.csv'}, {ledger.folder / 'table.tex'}",
-            "numbers per record": ledger.folder / ROWS,
-            "texts (never commit them)": ledger.folder / TEXTS,
-            "settings and seconds": ledger.folder / RUN,
-        }
-        | ({"comparison": ledger.folder / "against.md"} if against is not None else {})
-    )
-
-
-def _stamp(work: "Work", run: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Tell what the rows were made with, and the time it took."""
-    commits = list(dict.fromkeys(line["commit"][:12] or "unknown" for line in lines))
-    starts = run.get("starts", [])
-    machines = dict.fromkeys(f"{s['device']}, {s['threads']} threads, torch {s['versions']['torch']}" for s in starts)
-    seconds = sum(sum(tasks.values()) for tasks in run.get("seconds", {}).values())
-    stamp = {
-        "base": work.settings.base,
-        "dtype": work.settings.dtype,
-        "commit": ", ".join(commits),
-        "made on": "; ".join(machines) or "unknown",
-        "minutes": f"{seconds / 60:.1f}",
-    }
-    return stamp | ({"dirty": "yes"} if any(line["dirty"] for line in lines) else {})
-
-
-def _tell(lies: Mapping[str, object]) -> None:
-    width = max(map(len, lies))
-    print("\n".join(f"{what:<{width}}  {path}" for what, path in lies.items()))
-
-
-def _console() -> Any:
-    """A console wide enough for a table where it is written to a file or a pipe."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=130)

@@ -1,4 +1,4 @@
-"""The command evaluate, on a tiny base on disk: what it refuses, what it resumes, what it writes."""
+"""The command evaluate, on a tiny base on disk: what it writes, what it resumes, what enters a table."""
 
 import json
 import os
@@ -6,79 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from instructedit.base import Base, load_base
+from instructedit.base import Base
 from instructedit.base.loading import base_fingerprint
-from instructedit.checkpoints import EditorCard, save_editor
-from instructedit.instructions.pools import load_pools
 from instructedit.provenance import Revision
-from instructedit.tasks.prepared import write_prepared
-from tests.conftest import tiny_llama
-from tests.core import editor_on
-from tests.lightning_modules.conftest import example, run, saved
+from tests.commands.conftest import CLEAN, OUT, Evaluate
 
-CLEAN = Revision("c" * 40, dirty=False)
 DIRTY = Revision("d" * 40, dirty=True)
 ROWS = ["Base", "MEND", "InstructEdit (seen)", "InstructEdit (unseen)"]
-
-Evaluate = Callable[..., int]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, two editors and three prepared tasks of five test records."""
-    folder = tmp_path_factory.mktemp("place")
-    for task in ("recent", "convsent", "zsre"):
-        write_prepared(folder / "prepared", task, {"test": [example(task, "test", n) for n in range(5)]}, {})
-    base = load_base(str(saved(tiny_llama(), folder / "base")))
-    editor, _ = editor_on(base, 2e-3)
-    for name, pools in (("mend", None), ("instructedit", load_pools())):
-        save_editor(folder / name, editor, EditorCard.of(editor, base, tasks=["recent"], pools=pools))
-    saved(tiny_llama(1), folder / "other")
-    return folder
-
-
-def settings(place: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "name": "small",
-        "base": str(place / "base"),
-        "data": str(place / "prepared"),
-        "tasks": ["recent"],
-        "held_out": [],
-        "records": 4,
-        "max_probes": 1,
-        "greedy": 2,
-        "fluency": {"convsent": 2, "others": 1},
-        "fluency_tokens": 6,
-        "batch": 2,
-        "methods": [
-            {"method": "none"},
-            {"method": "mend", "editor": str(place / "mend")},
-            {"method": "instructedit", "editor": str(place / "instructedit")},
-        ],
-    } | changes
-
-
-@pytest.fixture
-def evaluate(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
-    """Run the command in a folder of its own: flags, and keys that change the configuration."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("INSTRUCTEDIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("INSTRUCTEDIT_DEBUG", raising=False)
-    monkeypatch.setattr("instructedit.commands.evaluate.revision", lambda: CLEAN)
-
-    def call(*flags: object, **changes: Any) -> int:
-        config = tmp_path / "config.yaml"
-        config.write_text(yaml.safe_dump(settings(place, **changes)))
-        return run("evaluate", "--config", config, *flags)
-
-    return call
 
 
 def lines(folder: Path) -> list[str]:
@@ -87,9 +26,6 @@ def lines(folder: Path) -> list[str]:
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines(folder)]
-
-
-OUT = Path("runs/evaluate/small")
 
 
 def test_every_row_is_made_and_stamped(evaluate: Evaluate, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,79 +241,6 @@ def test_a_method_of_ones_own_is_named_by_its_place(
     for options, named in (({"strenth": 1}, "strength"), ({"strength": "much"}, "strength")):
         assert evaluate(methods=[own | {"options": options}]) == 2
         assert named in capsys.readouterr().err
-
-
-def test_explain_needs_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("evaluate", "--explain", "reliability") == 0
-    assert "argmax" in capsys.readouterr().out
-    assert run("evaluate", "--explain", "reliabilty") == 2
-    assert "'reliability'" in capsys.readouterr().err
-
-
-MEND = {"method": "mend"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "flags", "named"),
-    [
-        ({"metods": []}, (), "metods"),
-        ({"methods": [{"method": "none", "optons": {"steps": 1}}]}, (), "optons"),
-        ({"methods": [{"method": "ft-x"}]}, (), "'ft-l'"),
-        ({"methods": [{"method": "ft-l", "options": {"stps": 3}}]}, (), "'steps'"),
-        ({"methods": [{"method": "ft-l", "options": {"steps": "many"}}]}, (), "steps"),
-        ({"methods": [{"method": "ft-l", "options": {"block": 4}}]}, (), "block"),
-        ({"methods": [{"method": "none"}, {"method": "none"}]}, (), "Two rows"),
-        ({"methods": []}, (), "methods"),
-        ({"methods": [MEND]}, (), "editor"),
-        ({"methods": [MEND | {"editor": "nowhere"}]}, (), "nowhere"),
-        ({"methods": [MEND | {"editor": "PLACE/instructedit"}]}, (), "InstructEdit"),
-        ({"methods": [{"method": "none", "editor": "PLACE/mend"}]}, (), "no editor"),
-        ({"methods": [MEND | {"editor": "PLACE/mend", "options": {"rank": 3}}]}, (), "rank"),
-        ({"methods": [{"method": "instructedit", "editor": "PLACE/instructedit", "instructions": []}]}, (), "both"),
-        ({"methods": [{"method": "no_such_module:Method"}]}, (), "no_such_module"),
-        ({"methods": [{"method": "instructedit.records:Outcome"}]}, (), "stage_for"),
-        ({"base": "PLACE/other"}, (), "trained on base"),
-        ({"base": "PLACE/nothing"}, (), "PLACE/nothing"),
-        ({"base": ""}, (), "no base"),
-        ({"data": "PLACE/nothing"}, (), "instructedit prepare"),
-        ({"tasks": ["recent", "counterfact"]}, (), "counterfact"),
-        ({"tasks": ["recent", "recent"]}, (), "twice"),
-        ({"held_out": ["zsre"]}, (), "zsre"),
-        ({"fluency": {"convsnt": 3}}, (), "'convsent'"),
-        ({"records": 0}, (), "records"),
-        ({"batch": 0}, (), "batch"),
-        ({"greedy": -1}, (), "greedy"),
-        ({"fluency_tokens": 600}, (), "context"),
-        ({"editing": "together", "sizes": [3]}, (), "divide"),
-        ({"instructions": "PLACE/nothing"}, (), "pools"),
-        ({"dtype": "float16"}, (), "dtype"),
-        ({}, ("--against", "MNED"), "'MEND'"),
-        ({}, ("--only", "MNED"), "'MEND'"),
-        ({}, ("--only_tasks", "recnt"), "'recent'"),
-        ({}, ("--paper", "gpt2"), "paper"),
-        ({}, ("--device", "cuda"), "GPU"),
-        ({}, ("--greedi", "3"), "greedi"),
-        ({}, ("--only_table", "true"), "0 of 16 edits"),
-    ],
-)
-def test_what_is_wrong_is_one_line_and_status_2_and_no_edit_is_made(
-    evaluate: Evaluate,
-    place: Path,
-    capsys: pytest.CaptureFixture[str],
-    changes: dict[str, Any],
-    flags: tuple[str, ...],
-    named: str,
-) -> None:
-    import torch
-
-    if "--device" in flags and torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    filled = yaml.safe_load(yaml.safe_dump(changes).replace("PLACE", str(place)))
-    assert evaluate(*flags, **filled) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("error: ") and err.count("\n") == 1, err
-    assert named.replace("PLACE", str(place)) in err
-    assert not (OUT / "rows.jsonl").exists()
 
 
 def test_two_processes_cannot_write_to_one_folder(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
