@@ -103,6 +103,15 @@ class EditorCLI(LightningCLI):
         self.run = RunConfig(**self.config.run.as_dict())
         self.directory = RunDirectory(self.run.path)
 
+    def instantiate_classes(self) -> None:
+        """Build everything; a refusal keeps its own words where the parser has wrapped it (an optional section)."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, InputError):
+                raise error.__cause__ from None
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with our callbacks, checkpoint writer and CSV logger."""
         self.checkpoints: Checkpoints = self._get(self.config_init, "checkpoint")

@@ -98,6 +98,8 @@ class RunDirectory:
             return
         before, now = (_science(_parsed(text, self.config)) for text in (self.config.read_text(), resolved))
         changed = [key for key in sorted(before | now) if before.get(key, ABSENT) != now.get(key, ABSENT)]
+        # A setting that is offered since and was left null: a run from before it goes on.
+        changed = [key for key in changed if {before.get(key, ABSENT), now.get(key, ABSENT)} != {ABSENT, repr(None)}]
         if changed:
             told = ", ".join(f"{key} ({before.get(key, ABSENT)}, now {now.get(key, ABSENT)})" for key in changed)
             raise MismatchError(
@@ -217,9 +219,5 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _science(config: Any) -> dict[str, str]:
-    """What must stay the same, as text, under flat names: a mapping in a list's or number's place differs too.
-
-    What is null counts as absent: a run from before a setting was offered goes on.
-    """
-    kept = {key: value for key, value in _flat(config) if key.startswith(SCIENCE) and not key.startswith(FREE)}
-    return {key: repr(value) for key, value in kept.items() if value is not None}
+    """What must stay the same, as text, under flat names: a mapping in a list's or number's place differs too."""
+    return {key: repr(value) for key, value in _flat(config) if key.startswith(SCIENCE) and not key.startswith(FREE)}

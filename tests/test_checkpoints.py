@@ -15,9 +15,13 @@ from instructedit.data.rows import Rows
 from instructedit.data.tokenise import tokenise
 from instructedit.errors import InputError, MismatchError
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
+from instructedit.hypernet.ke import KEEditor
 from instructedit.instructions.pools import InstructionPool
 from instructedit.metatrain import Stage, request_gradients
+from instructedit.methods.hyper import HyperMethod
 from instructedit.provenance import revision, versions
+from instructedit.records import EditRequest
+from tests.core import ke_on
 
 POOL = InstructionPool("facts", "Facts", tuple(f"Réponds à la question {n}." for n in range(10)))
 CONFIG = EditorConfig(rank=8, n_blocks=1, direction="site", alpha_init=0.02, alpha_scale="log")
@@ -70,6 +74,21 @@ def test_an_editor_without_pools_is_mend(tiny_gpt2_base: Base, tmp_path: Path) -
     save_editor(tmp_path, editor, EditorCard.of(editor, tiny_gpt2_base, tasks=["a"], pools=None))
     card = read_card(tmp_path)
     assert (card.method, card.pools) == ("MEND", None)
+
+
+def test_ke_is_saved_and_comes_back(tiny_base: Base, tmp_path: Path) -> None:
+    editor, _ = ke_on(tiny_base, hidden=4, max_scale=2.0, direction="site")
+    card = EditorCard.of(editor, tiny_base, tasks=["a"], pools=None)
+    save_editor(tmp_path, editor, card)
+    loaded, its_card = load_editor(tmp_path, tiny_base)
+    assert its_card == card and card.method == "KE" and isinstance(loaded, KEEditor)
+    assert loaded.config == editor.config
+    request = [EditRequest("The sky is", "blue")]
+    method = HyperMethod.load(tmp_path, tiny_base)
+    before = HyperMethod(editor, method.stage, "KE").edit(tiny_base, request)
+    after = method.edit(tiny_base, request)
+    assert method.name == "KE"
+    assert all(torch.equal(before.updates[site].u, after.updates[site].u) for site in before.updates)
 
 
 def test_only_the_two_files_remain_and_both_are_replaced(saved: tuple[Path, HyperEditor], tiny_gpt2_base: Base) -> None:

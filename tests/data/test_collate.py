@@ -61,6 +61,14 @@ def test_a_mixed_batch_keeps_every_records_own_texts() -> None:
     assert [(r, t) for r, _, t in texts(batch.avoid)] in ([(1, "Bad.")], [(1, "Worse.")])
 
 
+def test_requests_are_as_they_were_asked() -> None:
+    batch = collator(POOLS, reworded=1.0)(DRAWS)
+    asked = [(request.text.strip(), request.target) for request in batch.requests]
+    assert asked == [(text.strip(), target) for _, text, target in texts(batch.inner) if target != "Lovely."]
+    assert batch.requests[0].prompt != "The colour of S2 is" and batch.requests[0].old_answer == "old2"
+    assert batch.requests[2].instruction.startswith("Task: Facts")
+
+
 def test_locality_has_the_records_own_input_first_then_others_with_their_old_answers() -> None:
     batch = collator(locality=3)(DRAWS)
     local = texts(batch.locality)

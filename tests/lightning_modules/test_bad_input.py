@@ -47,6 +47,8 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
     "section": ({"run__nam": "x"}, ["nam"]),
     "type": ({"data__batch": "eight"}, ["batch", "eight"]),
     "choice": ({"model__method": "mend"}, ["mend", "MEND"]),
+    "another method's settings": ({"model__ke": {"hidden": 8}}, ["model.ke", "InstructEdit"]),
+    "ke": ({"model__method": "KE", "model__ke": {"hidden": 0}}, ["hidden", "0"]),
     "batch": ({"data__batch": 0}, ["data.batch"]),
     "device name": ({"trainer__accelerator": "npu"}, ["npu"]),
     "name": ({"run__name": "a/b"}, ["run.name"]),

@@ -18,7 +18,7 @@ from lightning_modules.editor_module import EditorModule
 from tests.lightning_modules.conftest import Write, rows, run
 
 
-@pytest.mark.parametrize(("family", "method"), [("llama", "InstructEdit"), ("gpt2", "MEND")])
+@pytest.mark.parametrize(("family", "method"), [("llama", "InstructEdit"), ("gpt2", "MEND"), ("llama", "KE")])
 def test_a_run_from_start_to_table(
     family: str,
     method: str,
@@ -33,14 +33,14 @@ def test_a_run_from_start_to_table(
     path = tmp_path / "runs" / "run"
     outcomes = from_jsonl(path / "results" / "test.jsonl")
     instructed = ["InstructEdit (seen)", "InstructEdit (unseen)"]
-    assert {o.method for o in outcomes} == {"Base", *(instructed if method == "InstructEdit" else ["MEND"])}
+    assert {o.method for o in outcomes} == {"Base", *(instructed if method == "InstructEdit" else [method])}
     assert {o.task for o in outcomes} == {"recent", "convsent", "zsre"}
     assert all(o.value == 1 for o in outcomes if o.method == "Base" and o.metric == "locality")
 
     base = load_base(str(folder))
     editor, card = load_editor(path / "editor", base)
     assert editor.started and card.method == method and card.tasks == ("recent", "convsent")
-    assert (card.pools is None) == (method == "MEND")
+    assert (card.pools is None) == (method != "InstructEdit")
     assert card.results["run"] == "run"
     best = read_checkpoint(path / "checkpoints" / "best.ckpt")
     assert card.steps == best["global_step"]

@@ -192,11 +192,18 @@ def test_a_step_is_saved_once_and_once_more_when_it_was_validated(
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 6
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"model__method": "MEND", "model__editor": {"rank": 8, "alpha_scale": "log", "direction": "site"}},
+        {"model__method": "KE", "model__ke": {"hidden": 8, "condition": 8, "head": 8}},
+    ],
+    ids=["mend", "ke"],
+)
 def test_other_choices_of_editor_and_store_go_on_to_the_bit_too(
-    gpt2_folder: Path, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    choice: dict[str, object], gpt2_folder: Path, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    editor = {"rank": 8, "alpha_scale": "log", "direction": "site"}
-    settings = {"model__base": str(gpt2_folder), "model__method": "MEND", "model__editor": editor}
+    settings = {"model__base": str(gpt2_folder), **choice}
     configs = {
         name: write_config(name, **settings, model__store={"folder": str(tmp_path / f"{name}-states")})
         for name in ("alone", "stopped")

@@ -11,6 +11,7 @@ import pytest
 
 from instructedit import signals
 from instructedit.checkpoints import read_card
+from instructedit.errors import MismatchError
 from instructedit.provenance import Revision
 from lightning_modules import run_directory
 from tests.lightning_modules.conftest import Write, run
@@ -75,3 +76,14 @@ def test_a_run_json_that_lists_no_starts_tells_of_one(tmp_path: Path) -> None:
     record = directory.begin("a: 1", "f", {"x/train": "z"}, 2)
     assert record == directory.read() and record["wandb_id"] == "1"
     assert [begun["step"] for begun in record["starts"]] == [0, 2] and directory.trained_by(2) == start
+
+
+def test_a_setting_offered_later_and_left_null_is_no_other_configuration(tmp_path: Path) -> None:
+    directory = run_directory.RunDirectory(tmp_path)
+    directory.checkpoints.mkdir()
+    (directory.checkpoints / "last.ckpt").touch()
+    directory.config.write_text("model: {lr: 0.1}\n")
+    directory.check("model: {lr: 0.1, ke: null}\n")
+    for changed in ("model: {lr: null}\n", "model: {lr: 0.1, ke: {hidden: 8}}\n"):
+        with pytest.raises(MismatchError, match="model.(lr|ke.hidden)"):
+            directory.check(changed)
