@@ -2,10 +2,13 @@
 
 Hartvigsen et al. 2023, "Aging with GRACE: Lifelong Model Editing with Discrete Key-Value Adaptors" (arXiv 2211.11031).
 A key is the layer's input at the last token of a request's prompt; its value is found by gradient descent on the
-request's wanted texts. The base computes as it always did wherever no key fires. Where the released code looks
-at one token whose position it is told, each token is looked up here: teacher forcing and generation
-need not know where a prompt ends. Keys do not depend on other edits, because nothing below the layer is ever changed.
-Knows nothing about evaluation.
+request's wanted texts. The base computes as it always did wherever no key fires. Keys do not depend on other
+edits, because nothing below the layer is ever changed. Knows nothing about evaluation.
+
+Three things differ from the released code. It looks at one token, whose position it is told; here each token is
+looked up, so that neither teacher forcing nor generation needs to know where a prompt ends. Its replace_prompt
+stops one token short of the prompt's last; here that one is replaced too. It compares labels by their mean token id;
+here by their texts.
 """
 
 from collections.abc import Callable, Sequence
