@@ -90,9 +90,9 @@ class CaliNet:
     name: str = "CaliNet"
     block: int | None = None
     slots: int = 64
-    paraphrases: int = 4
-    lr: float = 1e-3
-    steps: int = 50
+    paraphrases: int = 2
+    lr: float = 2e-3
+    steps: int = 25
     stop_at: float | None = 0.5
     seed: int = 0
     at_once: int = 8
