@@ -73,6 +73,9 @@ class MetaLoss:
     n_tokens: int
 
 
+_EVALUATION_STAGES: WeakKeyDictionary[Base, dict[int, tuple[Split, TrunkStore]]] = WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
 class Stage:
     """A base split at its first edited block, with a store for the states that enter the tail.
@@ -93,10 +96,18 @@ class Stage:
 
     @classmethod
     def for_evaluation(cls, base: Base, first_block: int, memory_mib: int = 512) -> "Stage":
-        """Split a base, with a store that computes several inputs in a pass; quicker than one by one."""
-        split = base.split(first_block)
-        store = TrunkStore(split, base.fingerprint, rows_per_pass=4, pad_to_tokens=32, memory_mib=memory_mib)
-        return cls(base, split, store)
+        """Split a base, with a store that computes several inputs in a pass; quicker than one by one.
+
+        Methods that start at the same block get the same stage, so that a text they all ask is computed once.
+        ``memory_mib`` counts where the stage is new.
+        """
+        known = _EVALUATION_STAGES.setdefault(base, {})
+        if first_block not in known:
+            split = base.split(first_block)
+            store = TrunkStore(split, base.fingerprint, rows_per_pass=4, pad_to_tokens=32, memory_mib=memory_mib)
+            # Weak: the stage holds the base, and would keep it for ever from inside the table.
+            known[first_block] = split, store
+        return cls(base, *known[first_block])
 
     def hidden(self, rows: Rows) -> Tensor:
         """Return the states (n, t, d) entering the tail, each distinct input computed or read once."""
