@@ -7,6 +7,7 @@ ranks change the mathematics. Works in a bare loop; knows nothing about trainers
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
