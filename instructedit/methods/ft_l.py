@@ -47,7 +47,8 @@ class FTL:
         objective: "prompt_last" learns the target's first token only, as the public codes do; "all" is FT-M.
         lr: Adam's learning rate.
         steps: the most steps.
-        norm_constraint: the largest change of any weight; None for no bound.
+        norm_constraint: the largest change of any weight, in the units of the base's own weights (one base's value is
+            no guide to another's); None for no bound. Adam alone moves a weight by about lr * steps at most.
         weight_decay: Adam's; it draws dW to zero, not the weight itself.
         stop_at: no further step once the loss is below this; None never stops early.
         at_once: requests optimised in one batch; bounds the memory, and changes no result.
