@@ -154,7 +154,7 @@ def carry_out(
             ledger.append(portion, outcomes, {**own, **stamp}, [asdict(text) for text in texts])
             on_portion(portion, len(examples), time.perf_counter() - start)
         if all(row.source is not later.source for later in rows[number + 1 :]):
-            # Its trunk states would stay in memory until the end.
+            # Its editor and its own caches would stay in memory until the end.
             del method, stage, methods[id(row.source)]
 
 

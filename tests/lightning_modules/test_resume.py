@@ -80,7 +80,12 @@ def at_loss(monkeypatch: pytest.MonkeyPatch, call: int, act: Callable[[], None])
 # Steps have two micro-batches. Step 3 is one of validation, 4 one of a checkpoint, 5 neither; 6 is the last.
 @pytest.mark.parametrize(
     ("step", "number"),
-    [(step, signal.SIGUSR1) for step in (1, 3, 4, 5, 6)] + [(step, signal.SIGTERM) for step in (3, 4)],
+    [
+        (1, signal.SIGUSR1),
+        (4, signal.SIGTERM),
+        *(pytest.param(step, signal.SIGUSR1, marks=pytest.mark.slow) for step in (3, 4, 5, 6)),
+        pytest.param(3, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_stops_and_the_same_command_goes_on(
     step: int,
@@ -127,7 +132,7 @@ def test_a_run_killed_in_a_step_goes_on_from_its_last_checkpoint(
     assert_same_run(left_alone, tmp_path / "runs" / "killed")
 
 
-@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize("which", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_signal_in_validation_stops_at_once(
     which: int,
     left_alone: Path,
@@ -156,7 +161,7 @@ def test_a_signal_in_validation_stops_at_once(
     assert_same_run(left_alone, path)
 
 
-@pytest.mark.parametrize("every", [3, 6])
+@pytest.mark.parametrize("every", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_run_killed_while_the_best_is_copied_copies_it_later(
     every: int, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +223,7 @@ def test_other_choices_of_editor_and_store_go_on_to_the_bit_too(
     assert list((tmp_path / "stopped-states").rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize("which", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_killed_in_validation_validates_again(
     which: int, left_alone: Path, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
