@@ -56,7 +56,8 @@ class GRACE:
         value_init: where a value starts.
         lr: Adam's step.
         steps: the most steps for one request.
-        stop_at: a request whose loss (mean NLL, in nats) is below this takes no further step; None takes all steps.
+        stop_at: a request whose loss (mean NLL, in nats) is below this takes no further step; None takes all steps, as
+            published: the same answers on SmolLM2-135M in seven times the time.
         at_once: keys whose values are optimised in one batch; does not change the result.
 
     Raises:
@@ -72,7 +73,7 @@ class GRACE:
     value_init: ValueInit = "cold"
     lr: float = 1.0
     steps: int = 100
-    stop_at: float | None = None
+    stop_at: float | None = 0.05
     at_once: int = 16
     _stages: dict[int, Stage] = field(default_factory=dict, init=False, repr=False, compare=False)
 
