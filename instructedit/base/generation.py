@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import LongTensor, Tensor, nn
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from torch import LongTensor, Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from instructedit.base.model import Base
 
@@ -58,7 +58,7 @@ def continuations(
     )
     noise = LogitsProcessorList([] if top_k is None else [_TopK(top_k, seeds or (), longest)])
     # A trainer validates in inference mode, whose tensors an edit's own may not meet.
-    with torch.inference_mode(False), torch.no_grad(), _whole_input(base.model.get_output_embeddings()):
+    with torch.inference_mode(False), torch.no_grad(), _as_it_is(base.model):
         found: Tensor = base.model.generate(
             padded, attention_mask=mask, generation_config=config, logits_processor=noise
         )
@@ -91,16 +91,22 @@ class _TopK(LogitsProcessor):
 
 
 @contextmanager
-def _whole_input(head: nn.Module) -> Iterator[None]:
-    """Copy the head's input into one piece inside the block.
+def _as_it_is(model: PreTrainedModel) -> Iterator[None]:
+    """Inside the block a model generates from its own logits, and quickly.
 
-    What generation hands over after a prompt is a slice, the last position of every row. For n such rows torch would
-    copy the whole head n times: for 25 rows of SmolLM2-135M two thirds of the time, and 56 MB a row.
+    Settings that come with a checkpoint (a repetition penalty, beams) would otherwise fill whatever is not given, and
+    a greedy continuation would not be one. And the head's input is copied into one piece: what generation hands
+    over after a prompt is a slice, the last position of every row, for which torch would copy the whole head once a
+    row: for 25 rows of SmolLM2-135M two thirds of the time, and 56 MB a row.
     """
+    own = model.generation_config
+    head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _module, args: (args[0].contiguous(), *args[1:]))
+    model.generation_config = GenerationConfig()
     try:
         yield
     finally:
+        model.generation_config = own
         handle.remove()
 
 

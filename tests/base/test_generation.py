@@ -54,3 +54,11 @@ def test_sampling_without_a_seed_for_each_row_is_refused(tiny_base: Base) -> Non
 
 def test_groups_hold_every_index_once_and_like_lengths() -> None:
     assert like_lengths([5, 1, 9, 2, 8], 2) == [[1, 3], [0, 4], [2]]
+
+
+def test_settings_that_come_with_a_checkpoint_do_not_count(tiny_base: Base) -> None:
+    plain = continuations(tiny_base, INPUTS, 8, full_length=True)
+    own = tiny_base.model.generation_config
+    own.repetition_penalty, own.no_repeat_ngram_size, own.suppress_tokens = 3.0, 1, [plain[0][0]]
+    assert continuations(tiny_base, INPUTS, 8, full_length=True) == plain
+    assert tiny_base.model.generation_config is own
