@@ -77,7 +77,7 @@ def evaluate(
         instructions: the instruction pools, a YAML file or a folder; null for those an editor was trained with, and
             the shipped ones for a method without an editor.
         seed: of the sampling for fluency.
-        out: the results folder; null for runs/evaluate/NAME.
+        out: the results folder; null for evaluations/NAME.
         paper: whose published numbers stand beside ours.
         against: the row that every other is compared with, record by record.
         only: rows to make now, by name; the others are left for another time.
@@ -113,7 +113,7 @@ def evaluate(
     rows = make_rows(settings)
     wanted = _wanted(settings, rows, _names(only), _names(only_tasks))
     compared = find_row(against, rows, "--against").name if against is not None else None
-    folder = Path(out or f"runs/evaluate/{name}")
+    folder = Path(out or f"evaluations/{name}")
     code = revision()
 
     # Everything heavy comes with these.

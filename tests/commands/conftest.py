@@ -17,7 +17,7 @@ from tests.core import editor_on
 from tests.lightning_modules.conftest import example, run, saved
 
 CLEAN = Revision("c" * 40, dirty=False)
-OUT = Path("runs/evaluate/small")
+OUT = Path("evaluations/small")
 
 Evaluate = Callable[..., int]
 
