@@ -154,8 +154,8 @@ def carry_out(
             ledger.append(portion, outcomes, {**own, **stamp}, [asdict(text) for text in texts])
             on_portion(portion, len(examples), time.perf_counter() - start)
         if all(row.source is not later.source for later in rows[number + 1 :]):
-            # Its editor and its own caches would stay in memory until the end.
-            del method, stage, methods[id(row.source)]
+            # Its editor would stay in memory until the end.
+            del method, methods[id(row.source)]
 
 
 def _build(rows: Sequence[Row], base: Base) -> dict[int, tuple[EditMethod, Stage]]:
