@@ -12,7 +12,7 @@ from typing import Any
 
 from instructedit.base.model import Base
 from instructedit.checkpoints import WEIGHTS, read_card
-from instructedit.errors import MismatchError
+from instructedit.errors import InputError, MismatchError
 from instructedit.evaluation.generated import BeforeCache, Generated, GeneratedText, check_room
 from instructedit.evaluation.ledger import Ledger, Portion
 from instructedit.evaluation.metrics import METRICS
@@ -57,14 +57,17 @@ class Work:
             fingerprint: the base's.
 
         Raises:
-            InputError: a file is missing or malformed, a task has no pool, sizes do not divide the records.
+            InputError: a file is missing or malformed, a task has no pool, sizes do not divide the records, an editor
+                was trained on a task that is held out.
             MismatchError: an editor was trained on another base.
         """
         selections = {task: select(settings, task) for task in settings.tasks}
         for selection in selections.values():
             check_sizes(rows, selection)
         pools = {row.name: _pools(row, settings) for row in rows if row.which is not None}
-        editors = {row.source.editor: _weights(row.source, fingerprint) for row in rows if row.source.editor}
+        editors = {
+            row.source.editor: _weights(row.source, fingerprint, settings.held_out) for row in rows if row.source.editor
+        }
         decided = {}
         for row in rows:
             for task, selection in selections.items():
@@ -191,8 +194,11 @@ def _pools(row: Row, settings: Settings) -> Pools:
     return load_pools(settings.instructions or DEFAULT_POOLS)
 
 
-def _weights(source: MethodRow, fingerprint: str) -> str:
-    """Return the SHA-256 of an editor's weights; an editor of another base is refused before a base is loaded."""
+def _weights(source: MethodRow, fingerprint: str, held_out: Sequence[str]) -> str:
+    """Return the SHA-256 of an editor's weights; an editor of another base is refused before a base is loaded.
+
+    So is one that was trained on a task the table calls held out.
+    """
     folder = Path(source.editor or "")
     card = read_card(folder)
     if card.fingerprint != fingerprint:
@@ -200,8 +206,14 @@ def _weights(source: MethodRow, fingerprint: str) -> str:
             f"{source.label}: the editor in {folder} was trained on base {card.base!r} (fingerprint "
             f"{card.fingerprint[:12]}), and this is base {fingerprint[:12]}. Name an editor of this base."
         )
+    known = [task for task in held_out if task in card.tasks]
+    if known:
+        raise InputError(
+            f"{source.label}: held_out names {', '.join(known)}, but the editor in {folder} was trained on it. Take "
+            "it out of held_out, or name an editor that was trained without it."
+        )
     try:
         with (folder / WEIGHTS).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
-        raise MismatchError(f"Cannot read {folder / WEIGHTS}: {error.strerror}. Export the editor again.") from error
+        raise InputError(f"Cannot read {folder / WEIGHTS}: {error.strerror}. Export the editor again.") from error

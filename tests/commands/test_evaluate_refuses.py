@@ -46,6 +46,7 @@ MEND = {"method": "mend"}
         ({"tasks": ["recent", "counterfact"]}, (), "counterfact"),
         ({"tasks": ["recent", "recent"]}, (), "twice"),
         ({"held_out": ["zsre"]}, (), "zsre"),
+        ({"held_out": ["recent"]}, (), "MEND: held_out names recent"),
         ({"fluency": {"convsnt": 3}}, (), "'convsent'"),
         ({"records": 0}, (), "records"),
         ({"batch": 0}, (), "batch"),
