@@ -12,8 +12,11 @@ from instructedit.errors import InputError
 from instructedit.evaluation import paired
 from instructedit.evaluation.formats import to_rich
 from instructedit.evaluation.ledger import ROWS, RUN, TEXTS, Ledger
-from instructedit.evaluation.report import write_tables
+from instructedit.evaluation.report import write_tables, write_whole
 from instructedit.evaluation.work import Work
+
+_HEADINGS = {"": "Teacher-forced", "greedy": "By greedy generation"}
+"""The variants that are printed and compared; GRACE is published by the second."""
 
 
 def conclude(
@@ -70,12 +73,24 @@ def conclude(
     console = _console()
     for table in tables:
         # The exact ones and the subsets are in the files: five tables fill no screen.
-        if table.variant in ("", "greedy") and not table.records:
+        if table.variant in _HEADINGS and not table.records:
             console.print(to_rich(table))
-    if against is not None:
-        comparison = paired.compare_rows(outcomes, against)
-        console.print(paired.to_rich(comparison))
-        (ledger.folder / "against.md").write_text(paired.to_markdown(comparison), encoding="utf-8")
+    compared = ledger.folder / "against.md"
+    if against is None:
+        compared.unlink(missing_ok=True)  # an earlier one is not of these rows
+    else:
+        there_are = {table.variant for table in tables}
+        comparisons = {
+            heading: paired.compare_rows(outcomes, against, variant=variant)
+            for variant, heading in _HEADINGS.items()
+            if variant in there_are
+        }
+        parts = [f"# {title}", ", ".join(f"{key} {value}" for key, value in stamp.items()), *tables[0].warnings]
+        for heading, comparison in comparisons.items():
+            console.print(f"[bold]{heading}[/bold]")
+            console.print(paired.to_rich(comparison))
+            parts += [f"## {heading}", paired.to_markdown(comparison).strip()]
+        write_whole(compared, "\n\n".join(parts) + "\n")
     _tell(
         {
             "tables (also exact match)": ledger.folder / "table.md",
@@ -84,7 +99,7 @@ def conclude(
             "texts (never commit them)": ledger.folder / TEXTS,
             "settings and seconds": ledger.folder / RUN,
         }
-        | ({"comparison": ledger.folder / "against.md"} if against is not None else {})
+        | ({"comparison": compared} if against is not None else {})
     )
 
 

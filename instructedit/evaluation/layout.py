@@ -145,7 +145,7 @@ class Table:
         if self.marks:
             found.append(
                 f"Best of a task {best}, second best {second}, of the values as printed; "
-                "Base and rows named (unseen) do not compete."
+                "the highest is best, for fluency too; Base and rows named (unseen) do not compete."
             )
         shown = {text[-1] for line in self.lines for text in self.beside(line).values()}
         if shown:

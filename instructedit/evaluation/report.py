@@ -58,9 +58,9 @@ def write_tables(
     latex = [f"% {_line(title)}\n% {_line(told)}\n% Needs {PREAMBLE}\n", *map(to_latex, tables)]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "table.md", "\n".join(part for part in markdown if part))
-    _write(folder / "table.csv", to_csv(tables))
-    _write(folder / "table.tex", "\n".join(latex))
+    write_whole(folder / "table.md", "\n".join(part for part in markdown if part))
+    write_whole(folder / "table.csv", to_csv(tables))
+    write_whole(folder / "table.tex", "\n".join(latex))
     return tables
 
 
@@ -83,7 +83,8 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
