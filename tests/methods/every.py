@@ -26,7 +26,7 @@ def ke(base: Base) -> EditMethod:
 EVERY: dict[str, Callable[[Base], EditMethod]] = {
     "ft-l": lambda _: FTL(lr=1e-2, norm_constraint=0.1),
     "calinet": lambda _: CaliNet(steps=30),
-    "grace": lambda _: GRACE(steps=40),
+    "grace": lambda _: GRACE(steps=20),
     "ke": ke,
     "mend": mend,
 }
