@@ -41,6 +41,7 @@ class LowRankUpdate:
     def for_rows(self, rows: LongTensor) -> "LowRankUpdate":
         """Repeat the requests' changes so that entry n is the change row n of a batch sees."""
         # Not self.u[rows]: its backward adds element by element, this one row by row.
+        rows = rows.to(self.u.device)  # type: ignore[assignment]
         return LowRankUpdate(self.u.index_select(0, rows), self.v.index_select(0, rows))
 
     def merged(self) -> "LowRankUpdate":

@@ -46,6 +46,7 @@ class Shelf:
 
     def for_rows(self, rows: Tensor) -> "Shelf":
         """Repeat the codebooks so that entry n is the one row n of a batch looks into."""
+        rows = rows.to(self.keys.device)
         return Shelf(*(tensor.index_select(0, rows) for tensor in (self.keys, self.values, self.radii)))
 
     def look_up(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ how an edit was made.
 """
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -21,11 +22,13 @@ from instructedit.base.model import Base
 from instructedit.errors import InputError, MismatchError, unknown
 from instructedit.methods.base import Edit
 
+log = logging.getLogger(__name__)
+
 EDITS: dict[str, str] = {
     "HyperEdit": "instructedit.methods.hyper:HyperEdit",
     "DenseEdit": "instructedit.methods.dense:DenseEdit",
     "SlotEdit": "instructedit.methods.calinet:SlotEdit",
-    "CodebookEdit": "instructedit.methods.grace:CodebookEdit",
+    "CodebookEdit": "instructedit.methods.lookup:CodebookEdit",
 }
 """Kind -> "module:class" of the edits that can be saved."""
 
@@ -62,6 +65,7 @@ def save_edit(path: Path | str, edit: Edit, base: Base) -> None:
         "kind": kind,
         "base": base.name,
         "fingerprint": base.fingerprint,
+        "dtype": str(base.dtype),
         "settings": json.dumps(edit.settings(), sort_keys=True),
     }
     try:
@@ -101,6 +105,9 @@ def load_edit(path: Path | str, base: Base) -> Edit:
             f"The edit in {path} was made for base {told['base']!r} (fingerprint {told['fingerprint'][:12]}), but this "
             f"is base {base.name!r} (fingerprint {base.fingerprint[:12]}). Load it on the base it was made for."
         )
+    if told.get("dtype", str(base.dtype)) != str(base.dtype):
+        # A GRACE key, for one, is an activation: rounded otherwise it may be too far from itself to fire.
+        log.warning("%s was made on a base in %s and is loaded on one in %s.", path, told["dtype"], base.dtype)
     if told["kind"] not in EDITS:
         raise unknown("kind of edit", told["kind"], EDITS)
     module, _, name = EDITS[told["kind"]].partition(":")

@@ -142,6 +142,7 @@ def test_greedy_values_are_those_of_the_whole_model_without_a_cache(tiny_base: B
     assert sum(a.text != b.text for a, b in zip(texts, unedited, strict=True)) > len(texts) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("editing, compose", [("together", edit_together), ("sequence", edit_in_sequence)])
 def test_edits_that_share_a_base_are_all_there_when_it_generates(tiny_base: Base, editing, compose) -> None:  # type: ignore[no-untyped-def]
     editor, stage = editor_on(tiny_base, alpha=0.1)
@@ -239,6 +240,7 @@ def test_only_named_records_are_asked_and_only_what_is_measured(tiny_gpt2_base: 
     assert [o for o in outcomes if o.metric == "fluency"] == only
 
 
+@pytest.mark.slow
 def test_fluency_is_the_entropy_of_what_follows_the_request(tiny_base: Base) -> None:
     editor, stage = editor_on(tiny_base, alpha=0.1)
     method = HyperMethod(editor, stage, "Editor")

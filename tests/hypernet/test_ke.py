@@ -149,6 +149,7 @@ def test_the_first_updates_are_a_small_step_down_the_gradient(tiny_base: Base) -
             assert bool((a.flatten(1).norm(dim=1) < 0.5 * step * g.norms().clamp_min(1.0)).all())
 
 
+@pytest.mark.slow
 def test_it_learns_to_edit(tiny_base: Base) -> None:
     editor, stage = ke_on(tiny_base, step_init=0.05)
     batch = batch_of(tiny_base)

@@ -92,6 +92,7 @@ def test_every_learned_part_moves(write_config: Write, llama_folder: Path, tmp_p
         assert not torch.equal(last["editor." + name], value), name
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing(write_config: Write, tmp_path: Path) -> None:
     results = []
     for name, micro in (("whole", None), ("cut", 1), ("uneven", 3)):

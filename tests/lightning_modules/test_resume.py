@@ -243,6 +243,7 @@ def test_a_run_killed_in_validation_validates_again(
     assert_same_run(left_alone, tmp_path / "runs" / "killed")
 
 
+@pytest.mark.slow
 def test_another_portioning_goes_on_at_the_same_step(
     write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +258,7 @@ def test_another_portioning_goes_on_at_the_same_step(
     assert (tmp_path / "runs" / "run" / "metrics.csv").read_text().count("\n") == 7
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     left_alone: Path, write_config: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

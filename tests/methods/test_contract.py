@@ -137,6 +137,17 @@ def test_an_edit_is_refused_on_another_base(
         load_edit(tmp_path / "edit.safetensors", other)
 
 
+def test_an_edit_loads_on_another_dtype_with_a_warning(
+    tmp_path: Path, tiny_base: Base, method: EditMethod, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_edit(tmp_path / "edit.safetensors", method.edit(tiny_base, REQUESTS[:1]), tiny_base)
+    load_edit(tmp_path / "edit.safetensors", tiny_base)
+    assert not caplog.records
+    tiny_base.model.to(torch.bfloat16)
+    load_edit(tmp_path / "edit.safetensors", tiny_base)
+    assert "loaded on one in torch.bfloat16" in caplog.text
+
+
 def test_no_request_is_refused_with_advice(tiny_base: Base, method: EditMethod) -> None:
     for verb in (method.edit, lambda base, none: edit_together(method, base, none)):
         with pytest.raises(InputError, match="Give at least one"):
@@ -229,6 +240,7 @@ def test_every_option_has_an_other_value_below(name: str) -> None:
     assert set(OTHER[name]) == fields
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in FREE for option in OTHER[name]])
 def test_every_option_at_another_value_does_something(tiny_base: Base, name: str, option: str) -> None:
     plain = EVERY[name](tiny_base)

@@ -271,6 +271,7 @@ def test_a_tenth_of_training_becomes_validation() -> None:
         assert 0.05 < sides[True] / sides.total() < 0.15
 
 
+@pytest.mark.slow
 def test_prepare_takes_all_of_it_and_leaves_nothing_out(tmp_path: Path) -> None:
     prepare(out=str(tmp_path), tasks=",".join(NAMES))
     for name in NAMES:
