@@ -54,6 +54,7 @@ def test_every_row_is_made_and_stamped(evaluate: Evaluate, place: Path, capsys: 
     assert "MEND" in (OUT / "table.md").read_text() and "DIRTY" not in (OUT / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_portion_cut_short_is_made_again_and_nothing_else(
     evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

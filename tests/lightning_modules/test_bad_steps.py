@@ -36,6 +36,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])
+@pytest.mark.slow
 def test_a_bad_step_changes_nothing_but_the_counts(how: str, spoil: Any, write_config: Write, tmp_path: Path) -> None:
     settings = {"data__micro_batch": 2, "model__schedule": "constant", "validation__every_n_steps": 9}
     kept = {}

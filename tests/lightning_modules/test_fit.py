@@ -124,6 +124,7 @@ def test_validate_and_test_take_a_run_directory(
     assert run("test", "--from_run", path, "--data.folder", tmp_path / "other") == 0
 
 
+@pytest.mark.slow
 def test_early_stopping_stops_and_stays_stopped(write_config: Write, tmp_path: Path) -> None:
     settings = {"trainer__max_steps": 12, "validation__every_n_steps": 1, "validation__patience": 2}
     # Alphas this small leave every answer as it was, so no validation is better than the first.

@@ -18,6 +18,7 @@ from tests.lightning_modules.conftest import Write, run
 from tests.lightning_modules.test_resume import at_loss
 
 
+@pytest.mark.slow
 def test_results_name_the_code_that_trained(
     write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,6 +42,7 @@ def test_results_name_the_code_that_trained(
     assert (early["commit"], early["dirty"]) == ("a", False)
 
 
+@pytest.mark.slow
 def test_data_that_changed_under_a_run_is_refused(
     write_config: Write, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -270,6 +270,7 @@ OTHER: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("option", OTHER)
+@pytest.mark.slow
 def test_an_option_at_another_value_changes_the_edit(tiny_base: Base, option: str) -> None:
     a, b = (method.edit(tiny_base, REQUESTS[:1]) for method in (quick(), quick(**{option: OTHER[option]})))
     ids = tokenise(tiny_base.tokenizer, REQUESTS[0].text, REQUESTS[0].target, 512).ids
