@@ -204,5 +204,6 @@ def test_the_runner_equals_a_plain_evaluation_of_20_requests_on_the_real_base(re
     assert len(examples) == 20
     values = compare(METHODS[name](real_base), real_base, asked(name, examples))
     assert set(values) == {"reliability", "generalization", "locality", "portability"}
+    assert name in ("none", "grace") or min(values["locality"]) < 1  # the edits change answers
     if name == "grace":  # the others' settings here are for bases of noise; it has its own
         assert sum(values["reliability"]) / len(values["reliability"]) > 0.5
