@@ -5,6 +5,7 @@ hidden states pass; no forward code of a model is repeated here. Knows nothing a
 """
 
 import copy
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,11 @@ class Split:
         """Token ids (n, t) to the hidden states (n, t, d) that enter block ``first_block``; no gradient."""
         hidden: Tensor = self._trunk(inputs_embeds=self._embeddings(ids), use_cache=False).last_hidden_state
         return hidden
+
+    def trunk_many(self, passes: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield ``trunk(ids)`` for several passes, in their order."""
+        for ids in passes:
+            yield self.trunk(ids)
 
     def tail(self, hidden: Tensor) -> Tensor:
         """Hidden states (n, t, d) of the trunk to states (n, t, d) after the last norm; differentiable."""
