@@ -30,8 +30,16 @@ def fit(argv: Sequence[str]) -> None:
         InputError: bad input of any kind, or a training that cannot go on.
     """
     signals.install()
+    from lightning_modules.processes import end_together
+
+    with end_together():
+        _fit(argv)
+
+
+def _fit(argv: Sequence[str]) -> None:
     from lightning_modules.callbacks.stopping import Stopped
     from lightning_modules.parser import EditorCLI
+    from lightning_modules.report import finish, load_checkpoint
 
     cli = EditorCLI("fit", argv)
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
@@ -40,16 +48,14 @@ def fit(argv: Sequence[str]) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         if cli.stopping.stopped:
             raise Stopped
-        module.to(trainer.strategy.root_device)  # the Trainer has put it on the CPU
-        cli.validation.catch_up(trainer, module)
-        if trainer.is_global_zero:
-            from lightning_modules.report import finish, load_checkpoint
-
-            finish(module, data, cli.directory, load_checkpoint(module, cli.directory))
+        cli.validation.make_up(trainer, module)
+        step = load_checkpoint(module, cli.directory)
+        module.to(trainer.strategy.root_device)
+        finish(module, data, cli.directory, step, trainer.global_rank, trainer.world_size)
     except Stopped:
         if trainer.is_global_zero:
-            step = trainer.global_step
-            print(f"stopped at step {step} by {signals.requested()}; run the same command again to go on", flush=True)
+            step, name = trainer.global_step, signals.requested() or "a signal to another rank"
+            print(f"stopped at step {step} by {name}; run the same command again to go on", flush=True)
 
 
 def validate(argv: Sequence[str]) -> None:
@@ -122,6 +128,9 @@ def _start(cli: "EditorCLI") -> str | None:
             ", ".join(apart),
         )
     record = cli.directory.begin(cli.resolved(), base.fingerprint, hashes, step, write=trainer.is_global_zero)
+    if trainer.is_global_zero:
+        started = f"going on at step {step} from {checkpoint}" if checkpoint else f"starting {cli.directory.path}"
+        print(started, flush=True)
     if cli.run.wandb != "disabled":
         trainer.loggers = [*trainer.loggers, wandb_logger(cli.run, record["wandb_id"], cli.config.as_dict())]
     return checkpoint

@@ -7,7 +7,8 @@ cross-rank sums, the refusal of non-finite steps and what is logged.
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,11 @@ from instructedit.hypernet.ke import KEConfig
 from instructedit.hypernet.kinds import EditorMethod, make_editor
 from instructedit.hypernet.moments import TokenSums
 from instructedit.metatrain import LossWeights, Stage, meta_loss, warm_up
+from lightning_modules.callbacks import at_step_end
 from lightning_modules.step_means import StepMeans
+from lightning_modules.strategies.fsdp2 import FSDP2, whole
+from lightning_modules.strategies.sharded import Sharded
+from lightning_modules.strategies.zero import Zero
 
 WARM_UP_STEPS = 4
 """The moments start from the batches of this many first steps, the same on every rank."""
@@ -73,6 +78,10 @@ class EditorModule(LightningModule):
         schedule: what both rates do after that, until ``trainer.max_steps``.
         max_bad_steps: steps with non-finite losses or gradients are skipped; so many in a row end the run.
         store: how states below the first edited block are kept.
+        placement: where the base lies. ``replicated``: whole on every device. ``sharded``: cut over the ranks, with
+            the strategy ``zero_3``. ``tail_only``: a device holds the blocks from the first edited one on and the
+            head; the blocks below are read from the checkpoint, one at a time, when the trunk store misses a state.
+        trunk_device: where those blocks compute under ``tail_only``: on the accelerator, or on the cpu.
     """
 
     def __init__(
@@ -90,8 +99,13 @@ class EditorModule(LightningModule):
         schedule: Literal["constant", "linear", "cosine"] = "constant",
         max_bad_steps: int = 10,
         store: StoreConfig = StoreConfig(),  # noqa: B008
+        placement: Literal["replicated", "sharded", "tail_only"] = "replicated",
+        trunk_device: Literal["accelerator", "cpu"] = "accelerator",
     ) -> None:
         super().__init__()
+        if trunk_device == "cpu" and placement != "tail_only":
+            raise InputError(f"model.trunk_device is cpu, but model.placement is {placement}. It goes with tail_only.")
+        self.placement, self.trunk_device = placement, trunk_device
         for name, rate in {"lr": lr, "alpha_lr": alpha_lr}.items():
             if not 0 < rate < math.inf:
                 raise InputError(f"model.{name} is {rate}. Set it to a number above 0.")
@@ -115,6 +129,7 @@ class EditorModule(LightningModule):
         self.bad_in_a_row = 0
         self.last_values: dict[str, float] = {}
         self._built = False
+        self._plain = False
         self._sums: list[TokenSums] | None = None
         self._bad = False
         self._grad_norm = 0.0
@@ -127,18 +142,36 @@ class EditorModule(LightningModule):
             InputError: unknown base or site, or a store folder that cannot be written.
         """
         if not self._built:
-            base = load_base(self.base_name, self.base_dtype, device)
+            base = self._load(device)
             sites = find_sites(base, self.site_spec)
             first = min(site.block for site in sites)
+            if self.placement == "tail_only":
+                base.keep_tail(first)
             self.stage = Stage(base, base.split(first), self._store(base, first))
             # Apart: training would push the states of validation out between two validations.
             self.evaluation_stage = Stage(base, base.split(first), self._store(base, first))
-            # The seed alone decides the first weights: not what loading the base has drawn.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(torch.initial_seed())
-                self.editor = make_editor(base, sites, self.editor_config)
+            self._sites = sites
+            self.editor = self._new_editor()
+            # Taken now: an engine may leave nothing of a parameter's shape.
+            self._shapes = {key: tuple(value.shape) for key, value in self.state_dict().items()}
             self._built = True
         return self.stage.base
+
+    def _new_editor(self) -> MetaEditor:
+        """Make an editor; the seed alone decides its first weights, not what loading the base has drawn."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch.initial_seed())
+            return make_editor(self.stage.base, self._sites, self.editor_config)
+
+    def start_over(self) -> None:
+        """Put a new editor, whole on this rank, in the place of the trained one; weights can then be loaded into it."""
+        self.editor, self._plain = self._new_editor(), True
+
+    def _load(self, device: torch.device | str) -> Base:
+        if self.placement != "tail_only":
+            return load_base(self.base_name, self.base_dtype, device)
+        trunk_device = "cpu" if self.trunk_device == "cpu" else device
+        return load_base(self.base_name, self.base_dtype, device, placement="tail_only", trunk_device=trunk_device)
 
     def _store(self, base: Base, first_block: int) -> TrunkStore:
         config = self.store_config
@@ -156,19 +189,47 @@ class EditorModule(LightningModule):
         """Build; the data module has usually asked for it before."""
         self.build(self.trainer.strategy.root_device)
 
+    def configure_model(self) -> None:
+        """Cut the editor over the ranks where that is not an engine's own business."""
+        if isinstance(self.trainer.strategy, FSDP2):
+            self.trainer.strategy.shard(self.editor)
+
     def on_train_start(self) -> None:
         """Start the moments of a new editor; a resumed one has them."""
         data = self.trainer.datamodule
         self._means = StepMeans(data.tasks)
-        warm_up(self.editor, self.stage, data.first_batches(WARM_UP_STEPS))
+        if not self.editor.started:
+            with self.whole_editor() as editor:
+                warm_up(editor, self.stage, data.first_batches(WARM_UP_STEPS))
+                if self.sharded:
+                    self.sharded.load_whole(self.editor, editor.state_dict())
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """One Adam with a group of its own for the alphas; a second optimiser would step the alphas twice."""
-        networks = [value for name, value in self.editor.named_parameters() if name != "alpha"]
-        groups = [{"params": networks, "lr": self.lr}]
+    @property
+    def sharded(self) -> Sharded | None:
+        """The strategy, where it cuts the editor's weights or Adam's state over the ranks."""
+        strategy = self.trainer.strategy if self._trainer else None
+        return strategy if isinstance(strategy, Sharded) and not self._plain else None
+
+    @contextmanager
+    def whole_editor(self) -> Iterator[MetaEditor]:
+        """Give the editor with all its weights on this rank, to be asked any number of times by each rank."""
+        if self.sharded is None:
+            yield self.editor
+            return
+        editor = self._new_editor()
+        editor.load_state_dict(self.sharded.whole_state(self.editor))
+        yield editor.to(self.device)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups: one of its own for the alphas."""
+        groups = [{"params": [v for name, v in self.editor.named_parameters() if name != "alpha"], "lr": self.lr}]
         if isinstance(self.editor, HyperEditor):
             groups.append({"params": [self.editor.alpha], "lr": self.alpha_lr})
-        optimizer = torch.optim.Adam(groups)
+        return groups
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """One Adam; a second optimiser would step the alphas twice."""
+        optimizer = torch.optim.Adam(self.parameter_groups())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate(self.trainer.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -203,19 +264,27 @@ class EditorModule(LightningModule):
         self._sums = [kept + new for kept, new in pairs] if pairs else result.sums
         # Lightning divides by the micro-batches and averages over the ranks: undo both.
         parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return result.loss * (parts / self.trainer.datamodule.batch)
+        loss = result.loss * (parts / self.trainer.datamodule.batch)
+        # An engine that looks at gradients alone must see it too.
+        return loss * math.nan if self._bad and self.sharded and self.sharded.skips_steps else loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the gradients of a non-finite step away: Adam then leaves weights and state as they are."""
+        if self.sharded and self.sharded.skips_steps:
+            return
         gradients = [value.grad for value in self.editor.parameters() if value.grad is not None]
-        self._grad_norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        self._grad_norm = float(whole(torch.nn.utils.get_total_norm(gradients))) if gradients else 0.0
         self._bad = bool(self._over_ranks(torch.tensor([float(self._bad or not math.isfinite(self._grad_norm))])) > 0)
         if self._bad:
             optimizer.zero_grad(set_to_none=True)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def optimizer_step(self, epoch: int, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         """Step, then let the moments learn what the step saw, then log."""
-        super().optimizer_step(*args, **kwargs)
+        super().optimizer_step(epoch, batch_idx, *args, **kwargs)
+        if isinstance(self.sharded, Zero):
+            if not at_step_end(self.trainer, batch_idx):
+                return  # the engine is asked at every micro-batch, and counts them itself
+            self._grad_norm, self._bad = self.sharded.last_step()
         step = self.trainer.global_step + 1
         if not self._bad and self._sums is not None:
             self.editor.merge([self._summed(part) for part in self._sums])
@@ -243,19 +312,28 @@ class EditorModule(LightningModule):
         sums = self._over_ranks(self._means.sums()).cpu()
         if step % self.trainer.log_every_n_steps:
             return
+        alphas = self._alphas()
         rates = [group["lr"] for group in self.optimizers().param_groups]
         self.last_values = self._means.values(sums) | {
             "train/grad_norm": self._grad_norm,
             "train/lr": rates[0],
         }
-        if isinstance(self.editor, HyperEditor):
-            alphas = self.editor.alphas().detach()
+        if alphas is not None:
             self.last_values |= {"train/alpha_lr": rates[1]}
             self.last_values |= {"train/alpha_min": float(alphas.min()), "train/alpha_max": float(alphas.max())}
         self.last_values["train/skipped_steps"] = float(self.skipped_steps)
         # To the loggers directly, here: the row of a step is written before any checkpoint of that step.
         for logger in self.trainer.loggers:
             logger.log_metrics(self.last_values, step)
+
+    def _alphas(self) -> Tensor | None:
+        """The step sizes (n_sites,), gathered where they are cut; KE has none."""
+        editor = self.editor
+        if not isinstance(editor, HyperEditor):
+            return None
+        if self.sharded is None:
+            return editor.alphas().detach()
+        return editor.step_sizes(self.sharded.whole_parameter(editor.alpha))
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -286,7 +364,7 @@ class EditorModule(LightningModule):
                 f"The checkpoint was made on another base than {self.base_name!r}: fingerprint "
                 f"{str(ours.get('fingerprint'))[:12]}, not {self.stage.base.fingerprint[:12]}. Give the run a new name."
             )
-        have, want = ({k: tuple(v.shape) for k, v in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
+        have, want = {k: tuple(v.shape) for k, v in checkpoint["state_dict"].items()}, self._shapes
         if have != want:
             different = sorted(key for key in have.keys() | want.keys() if have.get(key) != want.get(key))
             raise MismatchError(

@@ -8,6 +8,7 @@ import logging
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from lightning_modules.callbacks.validation import Validation
 from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
 from lightning_modules.loggers import MetricsCsv
+from lightning_modules.processes import ProcessesConfig
 from lightning_modules.run_directory import RunConfig, RunDirectory
+from lightning_modules.strategies import make_strategy
+from lightning_modules.strategies.zero import AsTheyAre, Zero
 
 FROM_RUN = "--from_run"
 
@@ -52,6 +56,7 @@ class EditorCLI(LightningCLI):
 
     def __init__(self, command: str, argv: Sequence[str]) -> None:
         _quiet()
+        self.command = command
         super().__init__(
             EditorModule,
             EditDataModule,
@@ -86,6 +91,7 @@ class EditorCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is the run's own."""
         parser.add_class_arguments(RunConfig, "run")
+        parser.add_class_arguments(ProcessesConfig, "processes")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(Validation, "validation")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="A checkpoint file, or last or best.")
@@ -124,7 +130,17 @@ class EditorCLI(LightningCLI):
         self.validation.on_progress = progress.validated
         own = [self.checkpoints, self.stopping, self.validation, progress]
         settings["callbacks"] = [*own, *_listed(settings.get("callbacks"))]
-        plugins: list[Any] = [AtomicCheckpointIO()]
+        if self.command != "fit":
+            # Nothing is trained: one process does it, whatever the run was trained with.
+            settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        processes = ProcessesConfig(**self.config.processes.as_dict())
+        timeout = timedelta(minutes=processes.timeout_minutes)
+        settings["strategy"] = make_strategy(
+            settings.get("strategy", "auto"), settings, timeout, processes.zero_3_persistence
+        )
+        plugins: list[Any] = [AtomicCheckpointIO(self.checkpoints.keep)]
+        if isinstance(settings["strategy"], Zero):
+            plugins.append(AsTheyAre())
         if SLURMEnvironment.detect():
             plugins.append(SLURMEnvironment(auto_requeue=False))  # Lightning's requeue can deadlock ranks
         settings |= {"plugins": plugins, "logger": [self.csv], "default_root_dir": str(self.directory.path)}

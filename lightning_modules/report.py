@@ -4,6 +4,7 @@ Takes the best checkpoint where there is one, else the last.
 """
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,23 @@ from instructedit.methods.none import NoEdit
 from instructedit.records import EditExample, Outcome
 from lightning_modules.callbacks.checkpoints import BEST, find_checkpoint, read_checkpoint
 from lightning_modules.callbacks.stopping import Stopped
+from lightning_modules.callbacks.validation import shared_outcomes
 from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
 from lightning_modules.run_directory import DATA, RunDirectory, write_whole
+
+log = logging.getLogger(__name__)
 
 
 def load_checkpoint(module: EditorModule, run: RunDirectory, path: str | None = None) -> int:
     """Put a checkpoint's hypernetwork into the module.
 
+    The module's editor is then whole on this rank, whichever strategy trained it.
+
     Args:
         module: the module, built.
         run: the run's directory.
-        path: a file, ``last`` or ``best``; None takes best where there is one, else last.
+        path: a file, ``last`` or ``best``; None takes best where there is one that can be read, else last.
 
     Returns:
         The optimiser step it was saved at.
@@ -47,32 +53,50 @@ def load_checkpoint(module: EditorModule, run: RunDirectory, path: str | None = 
     best = run.checkpoints / BEST
     if path not in (None, "last", "best"):
         file = Path(path)
-    elif path == "best" or (path is None and best.exists()):
+    elif path == "best" or (path is None and _whole(best)):
         file = best
     else:
         found = find_checkpoint(run.checkpoints)
         if found is None:
             raise InputError(f"The run in {run.path} has no checkpoint. Train it first: instructedit fit.")
         file = found
-    content = read_checkpoint(file)
+    content = read_checkpoint(file, verify=True)
     module.check_checkpoint(content)
+    module.start_over()
     module.load_state_dict(content["state_dict"])
     return int(content["global_step"])
 
 
-def finish(module: EditorModule, data: EditDataModule, run: RunDirectory, step: int) -> None:
-    """Export the editor, test it, write and print the table.
+def _whole(best: Path) -> bool:
+    """Whether the best checkpoint is there and can be read; says so where it is and cannot."""
+    if not best.exists():
+        return False
+    try:
+        read_checkpoint(best, verify=True)
+    except InputError as error:
+        log.warning("%s Taking the last one in its place.", error)
+        return False
+    return True
+
+
+def finish(
+    module: EditorModule, data: EditDataModule, run: RunDirectory, step: int, rank: int = 0, world_size: int = 1
+) -> None:
+    """Export the editor, test it, write and print the table; ranks share the records, rank zero writes.
 
     Raises:
         Stopped: a signal came; the editor folder is there, the results are not.
     """
+    if rank > 0:
+        test_outcomes(module, data, rank, world_size)
+        return
     known = run.read()
     code = run.trained_by(step)
     parts: dict[str, Any] = {"tasks": data.tasks, "pools": data.pools, "data": known.get(DATA), "steps": step}
     # The code that trained, not what is checked out by now.
     card = replace(EditorCard.of(module.editor, module.stage.base, **parts), **code)
     save_editor(run.editor, module.editor, card)
-    outcomes = test_outcomes(module, data)
+    outcomes = test_outcomes(module, data, rank, world_size)
     stamp: dict[str, str | int | bool] = {"run": run.path.name, "step": step}
     stamp |= {"commit": code["commit"], "dirty": code["dirty"]}
     to_jsonl(run.results / "test.jsonl", outcomes, stamp)
@@ -94,8 +118,14 @@ def finish(module: EditorModule, data: EditDataModule, run: RunDirectory, step: 
     console.print("\n".join(f"{name:<{width}}  {path}" for name, path in lies.items()), soft_wrap=True, highlight=False)
 
 
-def test_outcomes(module: EditorModule, data: EditDataModule) -> list[Outcome]:
-    """Ask every test record of Base and of the editor, with seen and with unseen instructions where it takes any."""
+def test_outcomes(module: EditorModule, data: EditDataModule, rank: int = 0, world_size: int = 1) -> list[Outcome]:
+    """Ask every test record of Base and of the editor, with seen and with unseen instructions where it takes any.
+
+    Every rank asks its share; all of them get all outcomes, in the same order on any number of ranks.
+
+    Raises:
+        Stopped: a signal came on any rank.
+    """
     examples = [example for found in data.test().values() for example in found]
     stage = module.evaluation_stage
     editor = HyperMethod(module.editor, stage, module.method, data.pools)
@@ -105,17 +135,26 @@ def test_outcomes(module: EditorModule, data: EditDataModule) -> list[Outcome]:
     else:
         rows.append((f"{module.method} (seen)", editor, dress(examples, data.pools, "seen")))
         rows.append((f"{module.method} (unseen)", editor, dress(examples, data.pools, "unseen")))
-    outcomes: list[Outcome] = []
-    with evaluation_progress("test", len(rows) * len(examples)) as (bar, task):
 
-        def advance(n: int) -> None:
-            if signals.requested():
-                raise Stopped(signals.requested())
-            bar.advance(task, n)
+    def measure() -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        with evaluation_progress("test", len(rows) * len(examples[rank::world_size]), rank == 0) as (bar, task):
 
-        for name, method, asked in rows:
-            outcomes += evaluate(method, stage, asked, name=name, batch=data.eval_batch, on_progress=advance)
-    return outcomes
+            def advance(n: int) -> None:
+                if signals.requested():
+                    raise Stopped(signals.requested())
+                bar.advance(task, n)
+
+            for name, method, asked in rows:
+                mine = asked[rank::world_size]
+                outcomes += evaluate(method, stage, mine, name=name, batch=data.eval_batch, on_progress=advance)
+        return outcomes
+
+    outcomes = shared_outcomes(measure, world_size)
+    names = {name: place for place, (name, _, _) in enumerate(rows)}
+    records = {(example.request.task, example.request.id): place for place, example in enumerate(examples)}
+    # Sorting keeps the order of one record's outcomes.
+    return sorted(outcomes, key=lambda outcome: (names[outcome.method], records[outcome.task, outcome.id]))
 
 
 def table_console() -> Console:
@@ -127,10 +166,10 @@ def table_console() -> Console:
 class evaluation_progress:  # noqa: N801 - used as a function
     """A progress bar over records, on a terminal only."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, shown: bool = True) -> None:
         console = Console(stderr=True)
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.bar = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
         self.task = self.bar.add_task("", total=total)
 
     def __enter__(self) -> tuple[Progress, Any]:

@@ -79,7 +79,11 @@ class HyperEditor(MetaEditor):
 
     def alphas(self) -> Tensor:
         """Return the step sizes (n_sites,), whichever way they are learned."""
-        return self.alpha.exp() if self.config.alpha_scale == "log" else self.alpha
+        return self.step_sizes(self.alpha)
+
+    def step_sizes(self, alpha: Tensor) -> Tensor:
+        """Turn the learned parameter (n_sites,) into step sizes."""
+        return alpha.exp() if self.config.alpha_scale == "log" else alpha
 
     @torch.no_grad()
     def rescale_alphas(self, factor: Tensor) -> None:

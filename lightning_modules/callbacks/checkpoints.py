@@ -1,4 +1,4 @@
-"""Checkpoints of a run: ``last``, the one before it, and ``best``; written whole or not at all.
+"""Checkpoints of a run: ``last``, some before it, and ``best``; written whole or not at all.
 
 Lightning gathers what goes in (hypernetwork, optimiser, counters, callbacks' state); here is when,
 where and how it reaches the disk. The base is never in it.
@@ -7,10 +7,12 @@ where and how it reaches the disk. The base is never in it.
 import logging
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -18,31 +20,55 @@ from instructedit.errors import InputError
 from lightning_modules.callbacks import at_step_end
 from lightning_modules.loggers import MetricsCsv
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LAST, BEST, OLDER = "last.ckpt", "best.ckpt", "step-*.ckpt"
 
 log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames; what stood there before is kept as ``previous.ckpt``.
+    """Writes beside the target and renames; what stood there before is kept under its step's name.
 
-    Unless it is of the same step or cannot be read: ``previous`` is of an older step, and whole.
+    Unless it is of the same step or cannot be read: the older ones are of older steps, and whole.
     Lightning's own goes through the system's temporary folder, from which a rename may be a copy.
+
+    Args:
+        keep: how many checkpoints to keep, the last one counted; at least 1.
     """
 
+    def __init__(self, keep: int = 2) -> None:
+        super().__init__()
+        self.keep = keep
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write one checkpoint file."""
+        """Write one checkpoint file.
+
+        Raises:
+            InputError: it cannot be written; what was there before still is.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
+            partial.unlink(missing_ok=True)
+            raise InputError(
+                f"Cannot write the checkpoint of step {checkpoint['global_step']} to {path}: {error}. "
+                f"Make room there and run the same command again: it goes on from the checkpoint before."
+            ) from error
         before = step_of(path)
         if before is not None and before < checkpoint["global_step"]:
-            os.replace(path, path.with_name(PREVIOUS))
+            os.replace(path, path.with_name(f"step-{before:08d}.ckpt"))
         os.replace(partial, path)
+        for old in sorted(path.parent.glob(OLDER), reverse=True)[self.keep - 1 :]:
+            old.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
+        """Read one checkpoint file onto the CPU."""
+        return read_checkpoint(Path(path))
 
 
 class Checkpoints(Callback):
@@ -50,16 +76,30 @@ class Checkpoints(Callback):
 
     Args:
         every_n_steps: optimiser steps between checkpoints; validations and stops save besides.
+        keep: how many of the newest are kept, beside the best one: should the last one turn out broken, a
+            run goes on from the one before.
     """
 
-    def __init__(self, every_n_steps: int = 100) -> None:
-        if every_n_steps < 1:
-            raise InputError(f"checkpoint.every_n_steps is {every_n_steps}. Set it to 1 or more.")
-        self.every_n_steps = every_n_steps
+    def __init__(self, every_n_steps: int = 100, keep: int = 2) -> None:
+        if every_n_steps < 1 or keep < 1:
+            raise InputError(f"checkpoint.every_n_steps and keep are 1 or more; found {every_n_steps} and {keep}.")
+        self.every_n_steps, self.keep = every_n_steps, keep
         self._saved_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the metrics of steps that are going to be done again."""
+        """Drop the metrics of steps that are going to be done again.
+
+        Raises:
+            InputError: the ranks have read different checkpoints.
+        """
+        steps = torch.tensor([trainer.global_step, -trainer.global_step], device=pl_module.device)
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
+        if steps[0] != -steps[1]:
+            raise InputError(
+                f"The ranks go on from different checkpoints, of steps {-int(steps[1])} to {int(steps[0])}: they do "
+                f"not see the same files in {_folder(trainer)}. Put run.folder on a file system that all nodes share."
+            )
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCsv):
                 logger.rewind(trainer.global_step)
@@ -73,9 +113,7 @@ class Checkpoints(Callback):
     def keep_as_best(self, trainer: Trainer) -> None:
         """Keep a copy of the checkpoint just saved as the best one."""
         if trainer.is_global_zero:
-            partial = _folder(trainer) / "best.partial"
-            shutil.copyfile(_folder(trainer) / LAST, partial)
-            os.replace(partial, _folder(trainer) / BEST)
+            keep_as_best(_folder(trainer))
 
     def mend_best(self, trainer: Trainer) -> None:
         """Keep the last checkpoint as the best one if a kill came just before that was done."""
@@ -97,16 +135,28 @@ def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "checkpoints"
 
 
+def keep_as_best(folder: Path) -> None:
+    """Let the best checkpoint be the last one; no copy where the file system knows links."""
+    partial = folder / "best.partial"
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(folder / LAST, partial)
+    except OSError:
+        shutil.copyfile(folder / LAST, partial)
+    os.replace(partial, folder / BEST)
+
+
 def find_checkpoint(folder: Path) -> Path | None:
-    """Return the newest readable checkpoint of a run to go on from; None where there is none at all.
+    """Return the newest whole checkpoint of a run to go on from; None where there is none at all.
 
     Raises:
         InputError: there are some, and none can be read.
     """
-    there = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    there = [folder / LAST, *sorted(folder.glob(OLDER), reverse=True)]
+    there = [path for path in there if path.exists()]
     for path in there:
         try:
-            read_checkpoint(path)
+            read_checkpoint(path, verify=True)
             return path
         except InputError as error:
             log.warning("%s Falling back to the one before.", error)
@@ -123,13 +173,22 @@ def step_of(path: Path) -> int | None:
         return None
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, verify: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
+
+    Args:
+        path: the file.
+        verify: compare the checksums of all it holds too: tensors are mapped, and a flipped bit in one is not seen.
 
     Raises:
         InputError: it is missing or damaged.
     """
     try:
+        if verify:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         content["state_dict"], content["loops"], content["global_step"]  # noqa: B018 - a file of another kind lacks them
         return content

@@ -6,6 +6,7 @@ in it or just before it; here a resumed run makes up for it, so that ``metrics.c
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch.distributed
@@ -18,7 +19,7 @@ from instructedit.evaluation.runner import dress, evaluate
 from instructedit.methods.hyper import HyperMethod
 from instructedit.records import Outcome
 from lightning_modules.callbacks import at_step_end
-from lightning_modules.callbacks.checkpoints import Checkpoints
+from lightning_modules.callbacks.checkpoints import LAST, Checkpoints, keep_as_best, read_checkpoint
 from lightning_modules.callbacks.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -73,7 +74,38 @@ class Validation(Callback):
             if self.best_step == trainer.global_step:
                 self.checkpoints.mend_best(trainer)
             return
-        module: EditorModule = pl_module
+        self._validate(trainer, pl_module)
+        self.checkpoints.save(trainer, again=True)
+        if self.best_step == trainer.global_step:
+            self.checkpoints.keep_as_best(trainer)
+
+    def make_up(self, trainer: Trainer, module: "EditorModule") -> None:
+        """Validate a finished run whose last validation was cut off; no step is left in which that could be done.
+
+        The engine is gone by now: the editor is read from the last checkpoint, whole on every rank, and this
+        validation is added to that file.
+
+        Raises:
+            Stopped: as ``catch_up``.
+        """
+        if not self._due(trainer):
+            if self.best_step == trainer.global_step:
+                self.checkpoints.mend_best(trainer)
+            return
+        last = Path(trainer.default_root_dir) / "checkpoints" / LAST
+        content = read_checkpoint(last)
+        module.start_over()
+        module.load_state_dict(content["state_dict"])
+        self._validate(trainer, module)
+        if not trainer.is_global_zero:
+            return
+        content["callbacks"][self.state_key] = self.state_dict()
+        trainer.strategy.checkpoint_io.save_checkpoint(content, last)
+        if self.best_step == trainer.global_step:
+            keep_as_best(last.parent)
+
+    def _validate(self, trainer: Trainer, module: "EditorModule") -> None:
+        """Measure, log and note."""
         data: EditDataModule = trainer.datamodule
         self._examples = self._examples or validation_examples(data)
         outcomes = run_validation(module, data, self._examples, trainer.global_rank, trainer.world_size, self._advance)
@@ -82,9 +114,6 @@ class Validation(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, trainer.global_step)
         self._note(values["val/score"], trainer.global_step)
-        self.checkpoints.save(trainer, again=True)
-        if self.best_step == trainer.global_step:
-            self.checkpoints.keep_as_best(trainer)
 
     def _advance(self, n: int, total: int) -> None:
         if signals.requested():
@@ -138,12 +167,26 @@ def run_validation(
         Stopped: ``on_progress`` raised it on any rank; then it is raised on all.
     """
     stage = module.evaluation_stage
-    method = HyperMethod(module.editor, stage, module.method, data.pools)
     mine = [example for task in examples for example in examples[task][rank::world_size]]
     report = (lambda n: on_progress(n, len(mine))) if on_progress else None
+
+    def measure() -> list[Outcome]:
+        with module.whole_editor() as editor:
+            method = HyperMethod(editor, stage, module.method, data.pools)
+            return evaluate(method, stage, mine, batch=data.eval_batch, metrics=METRICS[:4], on_progress=report)
+
+    return shared_outcomes(measure, world_size)
+
+
+def shared_outcomes(measure: Callable[[], list[Outcome]], world_size: int) -> list[Outcome]:
+    """Let every rank measure its share of the records and give all of them all outcomes, rank by rank.
+
+    Raises:
+        Stopped: ``measure`` raised it on any rank; then it is raised on all.
+    """
     outcomes: list[Outcome] | None
     try:
-        outcomes = evaluate(method, stage, mine, batch=data.eval_batch, metrics=METRICS[:4], on_progress=report)
+        outcomes = measure()
     except Stopped:
         outcomes = None  # the other ranks wait for ours
     gathered = [outcomes]

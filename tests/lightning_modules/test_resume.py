@@ -167,7 +167,7 @@ def test_a_run_killed_while_the_best_is_copied_copies_it_later(
 ) -> None:
     config = write_config("killed", validation__every_n_steps=every)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.shutil, "copyfile", lambda *_: killed())
+        patch.setattr(checkpoints.os, "link", lambda *_: killed())
         with pytest.raises(Killed):
             run("fit", "--config", config)
     folder = tmp_path / "runs" / "killed" / "checkpoints"
@@ -193,7 +193,7 @@ def test_a_step_is_saved_once_and_once_more_when_it_was_validated(
     assert run("fit", "--config", write_config(checkpoint__every_n_steps=2)) == 0
     assert saved == [2, 3, 3, 4, 6, 6]
     folder = tmp_path / "runs" / "run" / "checkpoints"
-    assert read_checkpoint(folder / "previous.ckpt")["global_step"] == 4
+    assert read_checkpoint(folder / "step-00000004.ckpt")["global_step"] == 4
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 6
 
 
@@ -271,9 +271,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert run("fit", "--config", config) == 0
     assert "last.ckpt cannot be read" in caplog.text
     assert_same(read_checkpoint(folder / "last.ckpt")["state_dict"], before)
-    assert read_checkpoint(folder / "previous.ckpt")["global_step"] == 4  # the damaged one did not take its place
+    assert read_checkpoint(folder / "step-00000004.ckpt")["global_step"] == 4  # the damaged one did not take its place
     (folder / "last.ckpt").write_bytes(b"")
-    (folder / "previous.ckpt").write_bytes(b"")
+    (folder / "step-00000004.ckpt").write_bytes(b"")
     assert run("fit", "--config", config) == 2
     shutil.rmtree(folder)
     assert run("fit", "--config", config) == 0
