@@ -106,6 +106,7 @@ def _start(cli: "EditorCLI") -> str | None:
         if getattr(trainer, name) < 1:
             raise InputError(f"trainer.{name} is {getattr(trainer, name)}. Set it to 1 or more.")
     module.check_steps(trainer.max_steps)
+    module.check_strategy(trainer.strategy)
     cli.directory.check(cli.resolved())
     data.load_pools(module.method)
     hashes = data.hashes()

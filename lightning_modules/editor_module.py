@@ -7,7 +7,7 @@ cross-rank sums, the refusal of non-finite steps and what is logged.
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 from instructedit.base import Base, SiteSpec, TrunkStore, find_sites, load_base
@@ -30,7 +31,7 @@ from instructedit.metatrain import LossWeights, Stage, meta_loss, warm_up
 from lightning_modules.callbacks import at_step_end
 from lightning_modules.step_means import StepMeans
 from lightning_modules.strategies.fsdp2 import FSDP2, whole
-from lightning_modules.strategies.sharded import Sharded
+from lightning_modules.strategies.sharded import PREFIX, Sharded
 from lightning_modules.strategies.zero import Zero
 
 WARM_UP_STEPS = 4
@@ -129,7 +130,7 @@ class EditorModule(LightningModule):
         self.bad_in_a_row = 0
         self.last_values: dict[str, float] = {}
         self._built = False
-        self._plain = False
+        self._plain = self._cut = False
         self._sums: list[TokenSums] | None = None
         self._bad = False
         self._grad_norm = 0.0
@@ -144,13 +145,10 @@ class EditorModule(LightningModule):
         if not self._built:
             base = self._load(device)
             sites = find_sites(base, self.site_spec)
-            first = min(site.block for site in sites)
             if self.placement == "tail_only":
-                base.keep_tail(first)
-            self.stage = Stage(base, base.split(first), self._store(base, first))
-            # Apart: training would push the states of validation out between two validations.
-            self.evaluation_stage = Stage(base, base.split(first), self._store(base, first))
+                base.keep_tail(min(site.block for site in sites))
             self._sites = sites
+            self._make_stages(base)
             self.editor = self._new_editor()
             # Taken now: an engine may leave nothing of a parameter's shape.
             self._shapes = {key: tuple(value.shape) for key, value in self.state_dict().items()}
@@ -166,12 +164,20 @@ class EditorModule(LightningModule):
     def start_over(self) -> None:
         """Put a new editor, whole on this rank, in the place of the trained one; weights can then be loaded into it."""
         self.editor, self._plain = self._new_editor(), True
+        self.editor.to(self.device)
 
     def _load(self, device: torch.device | str) -> Base:
-        if self.placement != "tail_only":
+        if self.placement == "replicated":
             return load_base(self.base_name, self.base_dtype, device)
+        # Without its blocks; where it is to be cut over the ranks, it is only looked at until they have met.
         trunk_device = "cpu" if self.trunk_device == "cpu" else device
         return load_base(self.base_name, self.base_dtype, device, placement="tail_only", trunk_device=trunk_device)
+
+    def _make_stages(self, base: Base) -> None:
+        first = min(site.block for site in self._sites)
+        self.stage = Stage(base, base.split(first), self._store(base, first))
+        # Apart: training would push the states of validation out between two validations.
+        self.evaluation_stage = Stage(base, base.split(first), self._store(base, first))
 
     def _store(self, base: Base, first_block: int) -> TrunkStore:
         config = self.store_config
@@ -190,9 +196,47 @@ class EditorModule(LightningModule):
         self.build(self.trainer.strategy.root_device)
 
     def configure_model(self) -> None:
-        """Cut the editor over the ranks where that is not an engine's own business."""
-        if isinstance(self.trainer.strategy, FSDP2):
-            self.trainer.strategy.shard(self.editor)
+        """Cut the editor, and the base where it is to be, over the ranks; the processes know each other by now."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FSDP2):
+            strategy.shard(self.editor)
+        if self.placement == "sharded" and isinstance(strategy, Zero) and not self._cut:
+            base = strategy.partitioned(lambda: load_base(self.base_name, self.base_dtype), self.base_dtype)
+            # The engine fetches the parameters of the modules it knows, so the base is one of this module's here.
+            self.base_model = base.model
+            self._make_stages(base)
+            self._cut = True
+
+    def check_strategy(self, strategy: Strategy) -> None:
+        """Check that the base can be placed as it is to be.
+
+        Raises:
+            InputError: it cannot.
+        """
+        if self.placement != "sharded":
+            return
+        if not isinstance(strategy, Zero) or strategy.stage != 3:
+            raise InputError(
+                "model.placement is sharded, which the strategies zero_3 and zero_3_offload do. Set trainer.strategy "
+                "to one of them, or model.placement to replicated or tail_only."
+            )
+        if self.method == "KE":
+            raise InputError(
+                "KE asks the base for answers of any length, which ranks that share a base cannot do side by side. "
+                "Set model.placement to replicated or tail_only."
+            )
+
+    @property
+    def in_step(self) -> bool:
+        """Whether all ranks must ask the base the same number of times: each holds a part of it."""
+        return self.placement == "sharded" and self._cut
+
+    def most(self, passes: int) -> int:
+        """Return how many passes the rank with the most of them has to make."""
+        count = torch.tensor([passes], device=self.device)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
+        return int(count)
 
     def on_train_start(self) -> None:
         """Start the moments of a new editor; a resumed one has them."""
@@ -336,6 +380,14 @@ class EditorModule(LightningModule):
         return editor.step_sizes(self.sharded.whole_parameter(editor.alpha))
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The editor's alone: the base, where the module holds it, is in no checkpoint."""
+        return {f"{PREFIX}{name}": value for name, value in self.editor.state_dict().items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take up the editor."""
+        return self.editor.load_state_dict({name.removeprefix(PREFIX): value for name, value in state_dict.items()})
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is neither a weight nor Lightning's."""
         checkpoint["instructedit"] = {

@@ -201,5 +201,11 @@ def _quiet() -> None:
     """Let Lightning tell warnings only, and not those that are about choices made here on purpose."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*lr_scheduler.step.*before.*", ".*LeafSpec.*deprecated.*"):
+    messages = (
+        ".*does not have many workers.*",
+        ".*lr_scheduler.step.*before.*",
+        ".*LeafSpec.*deprecated.*",
+        ".*torch.distributed.*is deprecated.*",  # DeepSpeed's names for collectives
+    )
+    for message in messages:
         warnings.filterwarnings("ignore", message=message)

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from instructedit import signals
 from instructedit.checkpoints import EditorCard, save_editor
 from instructedit.errors import InputError
 from instructedit.evaluation.formats import to_rich
@@ -24,8 +23,7 @@ from instructedit.methods.hyper import HyperMethod
 from instructedit.methods.none import NoEdit
 from instructedit.records import EditExample, Outcome
 from lightning_modules.callbacks.checkpoints import BEST, find_checkpoint, read_checkpoint
-from lightning_modules.callbacks.stopping import Stopped
-from lightning_modules.callbacks.validation import shared_outcomes
+from lightning_modules.callbacks.validation import shared_outcomes, stop_if_asked
 from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
 from lightning_modules.run_directory import DATA, RunDirectory, write_whole
@@ -136,21 +134,22 @@ def test_outcomes(module: EditorModule, data: EditDataModule, rank: int = 0, wor
         rows.append((f"{module.method} (seen)", editor, dress(examples, data.pools, "seen")))
         rows.append((f"{module.method} (unseen)", editor, dress(examples, data.pools, "unseen")))
 
+    place, parts = (0, 1) if module.in_step else (rank, world_size)
+
     def measure() -> list[Outcome]:
         outcomes: list[Outcome] = []
-        with evaluation_progress("test", len(rows) * len(examples[rank::world_size]), rank == 0) as (bar, task):
+        with evaluation_progress("test", len(rows) * len(examples[place::parts]), rank == 0) as (bar, task):
 
             def advance(n: int) -> None:
-                if signals.requested():
-                    raise Stopped(signals.requested())
+                stop_if_asked(module)
                 bar.advance(task, n)
 
             for name, method, asked in rows:
-                mine = asked[rank::world_size]
+                mine = asked[place::parts]
                 outcomes += evaluate(method, stage, mine, name=name, batch=data.eval_batch, on_progress=advance)
         return outcomes
 
-    outcomes = shared_outcomes(measure, world_size)
+    outcomes = shared_outcomes(measure, parts)
     names = {name: place for place, (name, _, _) in enumerate(rows)}
     records = {(example.request.task, example.request.id): place for place, example in enumerate(examples)}
     # Sorting keeps the order of one record's outcomes.

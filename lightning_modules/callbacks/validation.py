@@ -108,6 +108,7 @@ class Validation(Callback):
         """Measure, log and note."""
         data: EditDataModule = trainer.datamodule
         self._examples = self._examples or validation_examples(data)
+        self._module = module
         outcomes = run_validation(module, data, self._examples, trainer.global_rank, trainer.world_size, self._advance)
         values = summary(outcomes, data.tasks)
         module.last_values |= {"val/score": values["val/score"]}
@@ -116,8 +117,7 @@ class Validation(Callback):
         self._note(values["val/score"], trainer.global_step)
 
     def _advance(self, n: int, total: int) -> None:
-        if signals.requested():
-            raise Stopped(signals.requested())
+        stop_if_asked(self._module)
         if self.on_progress:
             self.on_progress(n, total)
 
@@ -167,6 +167,9 @@ def run_validation(
         Stopped: ``on_progress`` raised it on any rank; then it is raised on all.
     """
     stage = module.evaluation_stage
+    if module.in_step:
+        # Ranks that share a base ask it the same questions side by side, all of them.
+        rank, world_size = 0, 1
     mine = [example for task in examples for example in examples[task][rank::world_size]]
     report = (lambda n: on_progress(n, len(mine))) if on_progress else None
 
@@ -176,6 +179,17 @@ def run_validation(
             return evaluate(method, stage, mine, batch=data.eval_batch, metrics=METRICS[:4], on_progress=report)
 
     return shared_outcomes(measure, world_size)
+
+
+def stop_if_asked(module: "EditorModule") -> None:
+    """Stop an evaluation when a signal has come; on all ranks at once where they go side by side.
+
+    Raises:
+        Stopped: one has.
+    """
+    asked = bool(signals.requested())
+    if module.most(int(asked)) if module.in_step else asked:
+        raise Stopped(signals.requested())
 
 
 def shared_outcomes(measure: Callable[[], list[Outcome]], world_size: int) -> list[Outcome]:

@@ -5,7 +5,7 @@ not used: they are a folder a rank, tied to the number of ranks, and unpickled b
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from importlib import import_module
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 from torch.nn import Parameter
 
+from instructedit.base import Base
 from instructedit.errors import InputError
 from instructedit.hypernet.face import MetaEditor
 from lightning_modules.strategies.sharded import MOMENTS, Sharded
@@ -97,6 +98,25 @@ class Zero(Sharded, DeepSpeedStrategy):
         """
         super().setup(trainer)
         self._start_adam(torch.tensor(0.0))
+
+    def partitioned(self, load: Callable[[], Base], dtype: torch.dtype) -> Base:
+        """Load a base whose every parameter is cut over the ranks as soon as it is made; rank zero reads the files.
+
+        Args:
+            load: loads it, in the dtype.
+            dtype: the base's; the engine itself stays fp32.
+        """
+        from transformers.integrations import HfDeepSpeedConfig
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        self._init_config_if_needed()
+        # transformers looks at it while it loads, and holds it weakly.
+        told = HfDeepSpeedConfig({**self.config, "bf16": {"enabled": dtype == torch.bfloat16}})
+        try:
+            return load()
+        finally:
+            unset_hf_deepspeed_config()
+            del told
 
     # --- the step ----------------------------------------------------------------------------------------------------
     def last_step(self) -> tuple[float, bool]:
