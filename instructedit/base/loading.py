@@ -6,6 +6,7 @@ weights are read.
 
 import json
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from huggingface_hub import snapshot_download
@@ -17,58 +18,76 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from instructedit.base import smollm2
+from instructedit.base.adaptors import adaptor_for
 from instructedit.base.fingerprint import fingerprint_of_files
 from instructedit.base.model import Base
+from instructedit.base.paging import Pager, without_weights
 from instructedit.base.progress import quiet_progress
+from instructedit.base.weight_files import WeightFiles, lacking
 from instructedit.errors import InputError, unknown
 
 ALIASES = {smollm2.ALIAS: smollm2.converted_folder}
 """Names for bases that come from elsewhere than the Hub; each makes its folder when called."""
+
+Placement = Literal["replicated", "tail_only"]
+"""``replicated``: all of a base is on its device. ``tail_only``: from a block on that ``Base.keep_tail`` says."""
 
 _WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
 _TOKENIZER = ["config.json", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
-def load_base(name_or_path: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Base:
+def load_base(
+    name_or_path: str,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    placement: Placement = "replicated",
+    trunk_device: str | torch.device | None = None,
+) -> Base:
     """Load a base: frozen, in ``eval()``, in the dtype and on the device asked for.
 
     Args:
         name_or_path: a Hub id such as ``"gpt2-xl"``, a folder, or an alias such as ``"smollm2-135m"``.
         dtype: dtype of the weights in memory; the fingerprint does not depend on it.
         device: where the weights go.
+        placement: ``"tail_only"`` puts the last norm and the head on the device, and from ``Base.keep_tail(block)``
+            on the blocks from that one on; each block below is read from its file when it runs, and let go of.
+        trunk_device: where those blocks run, under ``tail_only``; None is the device.
 
     Raises:
         InputError: when nothing is found under the name, it cannot be read, weights are missing, or
-            its architecture is not supported.
+            its architecture or the placement is not supported.
     """
+    if placement not in get_args(Placement):
+        raise unknown("placement", placement, get_args(Placement))
+    if trunk_device is not None and placement != "tail_only":
+        raise InputError(f"A trunk device was given ({trunk_device}), but the placement is {placement}, not tail_only.")
     folder = _folder(name_or_path, [*_TOKENIZER, *_WEIGHTS])
     config = _config(name_or_path, folder)
     files = _weight_files(name_or_path, folder)
-    try:
-        with quiet_progress():
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"Cannot load base {name_or_path!r} from {folder}: {_first_line(error)}") from error
-    # transformers fills what a checkpoint lacks with random numbers and only warns.
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise InputError(
-            f"Base {name_or_path!r} lacks {len(missing)} weights of a {type(model).__name__}, the first is "
-            f"{missing[0]!r}. Use a complete checkpoint."
-        )
     tokenizer = _tokenizer(name_or_path, folder)
-    return Base(model.to(device), tokenizer, name_or_path, lambda: fingerprint_of_files(config, files))
+
+    def fingerprint() -> str:
+        return fingerprint_of_files(config, files)
+
+    if placement == "replicated":
+        model = _whole(name_or_path, folder, config, dtype)
+        return Base(model.to(device), tokenizer, name_or_path, fingerprint)
+    model = _empty(name_or_path, folder, config, dtype)
+    weights = WeightFiles(files, model, name_or_path)
+    pager = Pager(model, adaptor_for(model), weights, dtype, device, trunk_device or device)
+    return Base(model, tokenizer, name_or_path, fingerprint, pager)
 
 
 def base_fingerprint(name_or_path: str) -> str:
@@ -100,6 +119,38 @@ def _folder(name: str, wanted: list[str]) -> Path:
     if name.startswith((".", "~", "/")) or name.count("/") > 1:
         raise InputError(f"Base folder {name!r} does not exist. Give a folder with config.json and model.safetensors.")
     return _from_hub(name, wanted)
+
+
+def _whole(name: str, folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        with quiet_progress():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"Cannot load base {name!r} from {folder}: {_first_line(error)}") from error
+    # transformers fills what a checkpoint lacks with random numbers and only warns.
+    if report["missing_keys"]:
+        raise lacking(name, model, report["missing_keys"])
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _empty(name: str, folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Build the model without its weights, with the generation settings that ``from_pretrained`` would give it."""
+    try:
+        with quiet_progress():
+            model = without_weights(config, dtype)
+            if (folder / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"Cannot load base {name!r} from {folder}: {_first_line(error)}") from error
+    return model
 
 
 def _from_hub(name: str, wanted: list[str]) -> Path:

@@ -13,7 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from instructedit.base.adaptors import Adaptor, adaptor_for
 from instructedit.base.fingerprint import fingerprint_of_model
+from instructedit.base.paging import Pager
 from instructedit.base.split import Split
+from instructedit.errors import InputError
 
 
 class Base:
@@ -35,6 +37,7 @@ class Base:
         tokenizer: PreTrainedTokenizerBase,
         name: str,
         fingerprint: Callable[[], str],
+        pager: Pager | None = None,
     ) -> None:
         self.name = name
         self.model = _frozen(model)
@@ -44,6 +47,7 @@ class Base:
         self.d_model = int(model.config.hidden_size)
         self.max_tokens = int(model.config.max_position_embeddings)
         self._fingerprint = fingerprint
+        self._pager = pager
         self._splits: dict[int, Split] = {}
 
     @classmethod
@@ -57,13 +61,13 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters are."""
-        return self.model.get_input_embeddings().weight.device
+        """Where inputs are taken and logits come out: where the model's parameters are, or its tail and head."""
+        return self.model.get_output_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the model's parameters."""
-        return self.model.get_input_embeddings().weight.dtype
+        """The dtype of the model's parameters, and of hidden states."""
+        return self.model.get_output_embeddings().weight.dtype
 
     @cached_property
     def fingerprint(self) -> str:
@@ -80,8 +84,21 @@ class Base:
             InputError: when the block does not exist.
         """
         if first_block not in self._splits:
-            self._splits[first_block] = Split(self.model, self.adaptor, first_block)
+            self._splits[first_block] = Split(self.model, self.adaptor, first_block, self._pager)
         return self._splits[first_block]
+
+    def keep_tail(self, first_block: int) -> None:
+        """Keep the blocks from ``first_block`` on in memory; those below are read whenever they run.
+
+        For a base of the placement ``tail_only``, which keeps no block before this is called. It may be called
+        again, with another block. What is computed stays the same to the bit.
+
+        Raises:
+            InputError: the block does not exist, the base has another placement, or its files cannot be read.
+        """
+        if self._pager is None:
+            raise InputError(f"Base {self.name!r} is all in memory. Load it with the placement tail_only.")
+        self._pager.keep_tail(first_block)
 
 
 def _frozen(model: PreTrainedModel) -> PreTrainedModel:

@@ -6,13 +6,18 @@ hidden states pass; no forward code of a model is repeated here. Knows nothing a
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from instructedit.base.adaptors import Adaptor
+from instructedit.base.paging import Pager
 from instructedit.errors import InputError
+
+GROUP_BYTES = 256 * 2**20
+"""Hidden states held at once while a paged trunk takes several passes through one block after the other."""
 
 
 class _Pass(nn.Module):
@@ -41,17 +46,20 @@ class Split:
         model: a causal language model in ``eval()``.
         adaptor: the model's family.
         first_block: the first block of the tail; 0 leaves the embeddings alone to the trunk.
+        pager: who brings the blocks' weights, where they are not all in memory.
 
     Raises:
         InputError: when the block does not exist, or when a model whose type our tests do not cover
             computes something between the halves that they would miss.
     """
 
-    def __init__(self, model: PreTrainedModel, adaptor: Adaptor, first_block: int) -> None:
+    def __init__(self, model: PreTrainedModel, adaptor: Adaptor, first_block: int, pager: Pager | None = None) -> None:
         blocks = adaptor.blocks_of(model)
         if not 0 <= first_block < len(blocks):
             raise InputError(f"Cannot split before block {first_block}: the base has blocks 0-{len(blocks) - 1}.")
         self.first_block = first_block
+        self._pager = pager
+        self._adaptor = adaptor
         below = [block if index < first_block else _Pass() for index, block in enumerate(blocks)]
         above = [block if index >= first_block else _Pass() for index, block in enumerate(blocks)]
         decoder = adaptor.decoder_of(model)
@@ -65,8 +73,13 @@ class Split:
 
     @property
     def device(self) -> torch.device:
-        """Where the base's parameters are."""
+        """Where tail and head are, and where hidden states come out; in a base all in memory, all of it."""
         return self._weight.device
+
+    @property
+    def trunk_device(self) -> torch.device:
+        """Where the blocks of the trunk compute."""
+        return self.device if self._pager is None else self._pager.trunk_device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,23 +88,66 @@ class Split:
 
     @property
     def _weight(self) -> Tensor:
-        return next(self._embeddings.parameters())
+        return next(self._head.parameters())
 
     @torch.no_grad()
     def trunk(self, ids: Tensor) -> Tensor:
         """Token ids (n, t) to the hidden states (n, t, d) that enter block ``first_block``; no gradient."""
-        hidden: Tensor = self._trunk(inputs_embeds=self._embeddings(ids), use_cache=False).last_hidden_state
-        return hidden
+        return _run(self._trunk, self._embeddings(ids)).to(self.device)
 
+    @torch.no_grad()
     def trunk_many(self, passes: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield ``trunk(ids)`` for several passes, in their order."""
+        """Yield ``trunk(ids)`` for several passes, in their order and to the bit.
+
+        Where the trunk is paged, a block is read once for as many passes as ``GROUP_BYTES`` hold the states of.
+        """
+        if self._pager is None:
+            for ids in passes:
+                yield self.trunk(ids)
+            return
+        for group in self._groups(passes):
+            states = [self._embeddings(ids) for ids in group]
+            for block, alone in enumerate(self._blocks_alone):
+                with self._pager.holding(block):
+                    for place, hidden in enumerate(states):
+                        states[place] = _run(alone, hidden)
+            while states:
+                yield states.pop(0).to(self.device)
+
+    def _groups(self, passes: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Cut passes into groups whose states fit in ``GROUP_BYTES``; a pass that does not is a group of its own."""
+        group: list[Tensor] = []
+        taken = 0
         for ids in passes:
-            yield self.trunk(ids)
+            size = ids.numel() * self._weight.shape[1] * self.dtype.itemsize
+            if group and taken + size > GROUP_BYTES:
+                yield group
+                group, taken = [], 0
+            group.append(ids)
+            taken += size
+        if group:
+            yield group
+
+    @cached_property
+    def _blocks_alone(self) -> list[nn.Module]:
+        """The trunk as a chain of decoders of one block each; the first also adds absolute positions.
+
+        A trunk of no block is a chain of one: what the decoder does before its blocks.
+        """
+        adaptor = self._adaptor
+        chain: list[nn.Module] = []
+        for index in range(max(1, self.first_block)):
+            blocks = self._trunk.get_submodule(adaptor.blocks)
+            kept = [block if place == index else _Pass() for place, block in enumerate(blocks.children())]
+            changes: dict[str, nn.Module] = {adaptor.blocks: nn.ModuleList(kept)}
+            if adaptor.positions and index:
+                changes[adaptor.positions] = _NoPositions()
+            chain.append(_with(self._trunk, changes))
+        return chain
 
     def tail(self, hidden: Tensor) -> Tensor:
         """Hidden states (n, t, d) of the trunk to states (n, t, d) after the last norm; differentiable."""
-        states: Tensor = self._tail(inputs_embeds=hidden, use_cache=False).last_hidden_state
-        return states
+        return _run(self._tail, hidden)
 
     def logits(self, states: Tensor) -> Tensor:
         """States (..., d) after the last norm to logits (..., vocabulary)."""
@@ -107,6 +163,11 @@ class Split:
                 f"A base of type {model.config.model_type!r} is built like {adaptor.family}, but its trunk and tail do "
                 f"not add up to the whole model. Supported: {adaptor.described}. Choose such a base."
             )
+
+
+def _run(decoder: nn.Module, hidden: Tensor) -> Tensor:
+    states: Tensor = decoder(inputs_embeds=hidden, use_cache=False).last_hidden_state
+    return states
 
 
 def _with(module: nn.Module, children: dict[str, nn.Module]) -> nn.Module:
