@@ -4,6 +4,7 @@ Imports nothing heavy by itself: the signal handlers are in place before torch i
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ def fit(argv: Sequence[str]) -> None:
         InputError: bad input of any kind, or a training that cannot go on.
     """
     signals.install()
+    # Read once, when torch is imported: DDP would warn in every run that it looks for unused parameters, which it does
+    # for another reason (see strategies).
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from lightning_modules.processes import end_together
 
     with end_together():

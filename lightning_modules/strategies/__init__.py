@@ -1,6 +1,5 @@
 """How a training is spread over processes, by name: ``trainer.strategy``."""
 
-import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
@@ -43,7 +42,6 @@ def make_strategy(asked: Any, settings: Mapping[str, Any], timeout: timedelta, p
     if asked in ("auto", "ddp"):
         # Without it DDP sorts its buckets anew after the first step, and with more than two ranks a sum's order and
         # last bits change: a resumed run, which has its first step later, would differ from one left alone.
-        warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
         return DDPStrategy(find_unused_parameters=True, timeout=timeout)
     if asked == "fsdp2":
         from lightning_modules.strategies.fsdp2 import FSDP2

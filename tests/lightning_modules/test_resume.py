@@ -277,3 +277,46 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert run("fit", "--config", config) == 2
     shutil.rmtree(folder)
     assert run("fit", "--config", config) == 0
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_seen(
+    left_alone: Path, write_config: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(left_alone, tmp_path / "runs" / "run")
+    folder = tmp_path / "runs" / "run" / "checkpoints"
+    state = read_checkpoint(folder / "last.ckpt")["state_dict"]
+    weights = next(value for name, value in state.items() if name.endswith("down"))
+    content = bytearray((folder / "last.ckpt").read_bytes())
+    place = content.index(weights.numpy().tobytes())
+    content[place + 5] ^= 1
+    (folder / "last.ckpt").write_bytes(content)
+    read_checkpoint(folder / "last.ckpt")  # reading alone does not see it
+    assert checkpoints.find_checkpoint(folder) == folder / "step-00000004.ckpt"
+    assert "last.ckpt cannot be read" in caplog.text and "checksum" in caplog.text
+
+
+def test_as_many_checkpoints_are_kept_as_asked_for(write_config: Write, tmp_path: Path) -> None:
+    assert run("fit", "--config", write_config(), "--checkpoint.every_n_steps", "1", "--checkpoint.keep", "3") == 0
+    folder = tmp_path / "runs" / "run" / "checkpoints"
+    kept = ["best.ckpt", "last.ckpt", "step-00000004.ckpt", "step-00000005.ckpt"]
+    assert sorted(path.name for path in folder.iterdir()) == kept
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays(
+    write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = torch.save
+
+    def full(content: Any, file: Any) -> None:
+        if content["global_step"] == 4:
+            raise OSError(28, "No space left on device")
+        real(content, file)
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    assert run("fit", "--config", write_config()) == 2
+    error = capsys.readouterr().err
+    assert "Cannot write the checkpoint of step 4" in error and "No space left" in error
+    assert [p.name for p in (tmp_path / "runs" / "run" / "checkpoints").glob("*.partial")] == []
+    monkeypatch.setattr(checkpoints.torch, "save", real)
+    assert run("fit", "--config", write_config()) == 0
+    assert "going on at step 3 from" in capsys.readouterr().out
