@@ -203,9 +203,12 @@ class EditorModule(LightningModule):
         if self.placement == "sharded" and isinstance(strategy, Zero) and not self._cut:
             base = strategy.partitioned(lambda: load_base(self.base_name, self.base_dtype), self.base_dtype)
             # The engine fetches the parameters of the modules it knows, so the base is one of this module's here.
-            self.base_model = base.model
-            self._make_stages(base)
-            self._cut = True
+            self.base_model, self._base, self._cut = base.model, base, True
+
+    def on_fit_start(self) -> None:
+        """Split a base that was cut over the ranks: the halves must carry the marks that the engine has just made."""
+        if self._cut:
+            self._make_stages(self._base)
 
     def check_strategy(self, strategy: Strategy) -> None:
         """Check that the base can be placed as it is to be.

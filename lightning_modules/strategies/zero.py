@@ -5,7 +5,8 @@ not used: they are a folder a rank, tied to the number of ranks, and unpickled b
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
 from typing import Any, Literal
@@ -98,6 +99,11 @@ class Zero(Sharded, DeepSpeedStrategy):
         """
         super().setup(trainer)
         self._start_adam(torch.tensor(0.0))
+
+    @contextmanager
+    def model_sharded_context(self) -> Iterator[None]:
+        """Do nothing: ``partitioned`` cuts the base, in the base's dtype, and the engine cuts the editor."""
+        yield
 
     def partitioned(self, load: Callable[[], Base], dtype: torch.dtype) -> Base:
         """Load a base whose every parameter is cut over the ranks as soon as it is made; rank zero reads the files.
