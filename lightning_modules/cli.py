@@ -165,6 +165,8 @@ def _loaded(command: str, argv: Sequence[str], splits: "Sequence[PreparedSplit]"
     cli = EditorCLI(command, argv)
     device = cli.trainer.strategy.root_device
     cli.directory.check(cli.resolved())
+    if cli.model.placement == "sharded":
+        cli.model.placement = "tail_only"  # one process, which has nobody to share the base with
     cli.datamodule.load_pools(cli.model.method)
     hashes = cli.datamodule.hashes(splits)
     cli.directory.check_facts(cli.model.build(device).fingerprint, hashes)

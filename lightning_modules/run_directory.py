@@ -20,7 +20,9 @@ SCIENCE = ("model.", "data.", "seed_everything", "trainer.max_steps", "trainer.g
 """Settings a run cannot change when it goes on ..."""
 
 FREE = (
-    "model.store.",
+    *(f"model.store.{name}" for name in ("rows_per_pass", "pad_to_tokens", "memory_mib", "folder", "disk_gib")),
+    "model.placement",
+    "model.trunk_device",
     "model.max_bad_steps",
     "data.folder",
     "data.micro_batch",

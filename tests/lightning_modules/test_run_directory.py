@@ -89,3 +89,13 @@ def test_a_setting_offered_later_and_left_null_is_no_other_configuration(tmp_pat
     for changed in ("model: {lr: null}\n", "model: {lr: 0.1, ke: {hidden: 8}}\n"):
         with pytest.raises(MismatchError, match="model.(lr|ke.hidden)"):
             directory.check(changed)
+
+
+def test_where_and_in_what_portions_may_change_but_not_the_states_dtype(tmp_path: Path) -> None:
+    directory = run_directory.RunDirectory(tmp_path)
+    directory.checkpoints.mkdir()
+    (directory.checkpoints / "last.ckpt").touch()
+    directory.config.write_text("model: {placement: replicated, store: {folder: a, disk_gib: 1, dtype: null}}\n")
+    directory.check("model: {placement: sharded, store: {folder: b, disk_gib: 2, dtype: null}}\ntrainer: {devices: 4}\n")
+    with pytest.raises(MismatchError, match="model.store.dtype"):
+        directory.check("model: {placement: replicated, store: {folder: a, disk_gib: 1, dtype: bfloat16}}\n")
