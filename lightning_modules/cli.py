@@ -110,7 +110,7 @@ def _start(cli: "EditorCLI") -> str | None:
         if getattr(trainer, name) < 1:
             raise InputError(f"trainer.{name} is {getattr(trainer, name)}. Set it to 1 or more.")
     module.check_steps(trainer.max_steps)
-    module.check_strategy(trainer.strategy)
+    module.placed.check_strategy(trainer.strategy, module.method)
     cli.directory.check(cli.resolved())
     data.load_pools(module.method)
     hashes = data.hashes()
@@ -165,8 +165,8 @@ def _loaded(command: str, argv: Sequence[str], splits: "Sequence[PreparedSplit]"
     cli = EditorCLI(command, argv)
     device = cli.trainer.strategy.root_device
     cli.directory.check(cli.resolved())
-    if cli.model.placement == "sharded":
-        cli.model.placement = "tail_only"  # one process, which has nobody to share the base with
+    if cli.model.placed.placement == "sharded":
+        cli.model.placed.placement = "tail_only"  # one process, which has nobody to share the base with
     cli.datamodule.load_pools(cli.model.method)
     hashes = cli.datamodule.hashes(splits)
     cli.directory.check_facts(cli.model.build(device).fingerprint, hashes)

@@ -6,22 +6,18 @@ cross-rank sums, the refusal of non-finite steps and what is logged.
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
-from instructedit.base import Base, SiteSpec, TrunkStore, find_sites, load_base
+from instructedit.base import Base, SiteSpec
 from instructedit.data.collate import Batch
-from instructedit.errors import InputError, MismatchError, NonFiniteError
+from instructedit.errors import InputError, NonFiniteError
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
 from instructedit.hypernet.face import MetaEditor
 from instructedit.hypernet.ke import KEConfig
@@ -29,37 +25,16 @@ from instructedit.hypernet.kinds import EditorMethod, make_editor
 from instructedit.hypernet.moments import TokenSums
 from instructedit.metatrain import LossWeights, Stage, meta_loss, warm_up
 from lightning_modules.callbacks import at_step_end
+from lightning_modules.placed_base import PlacedBase, Placement
+from lightning_modules.saved_state import OURS, check_belongs, count_in_steps
 from lightning_modules.step_means import StepMeans
+from lightning_modules.store_config import StoreConfig
 from lightning_modules.strategies.fsdp2 import FSDP2, whole
 from lightning_modules.strategies.sharded import PREFIX, Sharded
 from lightning_modules.strategies.zero import Zero
 
 WARM_UP_STEPS = 4
 """The moments start from the batches of this many first steps, the same on every rank."""
-
-
-@dataclass(frozen=True)
-class StoreConfig:
-    """How the states entering the first edited block are computed and kept.
-
-    Args:
-        rows_per_pass: sequences in one pass through the blocks below.
-        pad_to_tokens: lengths are rounded up to a multiple of this.
-        memory_mib: states kept in memory, in MiB, for training and again as much for evaluation.
-        folder: where states are kept on disk too; null for memory only.
-    """
-
-    rows_per_pass: int = 4
-    pad_to_tokens: int = 32
-    memory_mib: int = 2048
-    folder: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.rows_per_pass < 1 or self.pad_to_tokens < 1 or self.memory_mib < 0:
-            raise InputError(
-                f"model.store.rows_per_pass and pad_to_tokens are 1 or more and memory_mib is 0 or more; found "
-                f"{self.rows_per_pass}, {self.pad_to_tokens} and {self.memory_mib}."
-            )
 
 
 class EditorModule(LightningModule):
@@ -100,13 +75,10 @@ class EditorModule(LightningModule):
         schedule: Literal["constant", "linear", "cosine"] = "constant",
         max_bad_steps: int = 10,
         store: StoreConfig = StoreConfig(),  # noqa: B008
-        placement: Literal["replicated", "sharded", "tail_only"] = "replicated",
+        placement: Placement = "replicated",
         trunk_device: Literal["accelerator", "cpu"] = "accelerator",
     ) -> None:
         super().__init__()
-        if trunk_device == "cpu" and placement != "tail_only":
-            raise InputError(f"model.trunk_device is cpu, but model.placement is {placement}. It goes with tail_only.")
-        self.placement, self.trunk_device = placement, trunk_device
         for name, rate in {"lr": lr, "alpha_lr": alpha_lr}.items():
             if not 0 < rate < math.inf:
                 raise InputError(f"model.{name} is {rate}. Set it to a number above 0.")
@@ -115,22 +87,20 @@ class EditorModule(LightningModule):
                 f"model.max_bad_steps is 1 or more and model.warmup_steps 0 or more; found {max_bad_steps} and "
                 f"{warmup_steps}."
             )
-        self.base_name, self.base_dtype, self.site_spec = base, getattr(torch, dtype), sites
+        self.placed = PlacedBase(base, getattr(torch, dtype), sites, placement, trunk_device, store)
         if ke is not None and method != "KE":
             raise InputError(f"model.ke is set, but model.method is {method}. Leave it out, or set model.method to KE.")
         self.editor_config = (ke or KEConfig()) if method == "KE" else editor
-        self.weights, self.store_config = weights, store
+        self.weights = weights
         self.method: EditorMethod = method
         self.lr, self.alpha_lr, self.warmup_steps, self.schedule = lr, alpha_lr, warmup_steps, schedule
         self.max_bad_steps = max_bad_steps
         self.editor: MetaEditor
-        self.stage: Stage
-        self.evaluation_stage: Stage
         self.skipped_steps = 0
         self.bad_in_a_row = 0
         self.last_values: dict[str, float] = {}
         self._built = False
-        self._plain = self._cut = False
+        self._plain = False
         self._sums: list[TokenSums] | None = None
         self._bad = False
         self._grad_norm = 0.0
@@ -143,53 +113,33 @@ class EditorModule(LightningModule):
             InputError: unknown base or site, or a store folder that cannot be written.
         """
         if not self._built:
-            base = self._load(device)
-            sites = find_sites(base, self.site_spec)
-            if self.placement == "tail_only":
-                base.keep_tail(min(site.block for site in sites))
-            self._sites = sites
-            self._make_stages(base)
+            self.placed.load(device)
             self.editor = self._new_editor()
             # Taken now: an engine may leave nothing of a parameter's shape.
             self._shapes = {key: tuple(value.shape) for key, value in self.state_dict().items()}
             self._built = True
         return self.stage.base
 
+    @property
+    def stage(self) -> Stage:
+        """The split base that training asks."""
+        return self.placed.stage
+
+    @property
+    def evaluation_stage(self) -> Stage:
+        """The split base that validation and test ask."""
+        return self.placed.evaluation_stage
+
     def _new_editor(self) -> MetaEditor:
         """Make an editor; the seed alone decides its first weights, not what loading the base has drawn."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch.initial_seed())
-            return make_editor(self.stage.base, self._sites, self.editor_config)
+            return make_editor(self.stage.base, self.placed.sites, self.editor_config)
 
     def start_over(self) -> None:
         """Put a new editor, whole on this rank, in the place of the trained one; weights can then be loaded into it."""
         self.editor, self._plain = self._new_editor(), True
         self.editor.to(self.device)
-
-    def _load(self, device: torch.device | str) -> Base:
-        if self.placement == "replicated":
-            return load_base(self.base_name, self.base_dtype, device)
-        # Without its blocks; where it is to be cut over the ranks, it is only looked at until they have met.
-        trunk_device = "cpu" if self.trunk_device == "cpu" else device
-        return load_base(self.base_name, self.base_dtype, device, placement="tail_only", trunk_device=trunk_device)
-
-    def _make_stages(self, base: Base) -> None:
-        first = min(site.block for site in self._sites)
-        self.stage = Stage(base, base.split(first), self._store(base, first))
-        # Apart: training would push the states of validation out between two validations.
-        self.evaluation_stage = Stage(base, base.split(first), self._store(base, first))
-
-    def _store(self, base: Base, first_block: int) -> TrunkStore:
-        config = self.store_config
-        folder = Path(config.folder) if config.folder else None
-        if folder:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=folder).close()
-            except OSError as error:
-                raise InputError(f"Cannot write to model.store.folder {folder}: {error.strerror}.") from error
-        limits = (config.rows_per_pass, config.pad_to_tokens, config.memory_mib)
-        return TrunkStore(base.split(first_block), base.fingerprint, *limits, folder)
 
     def setup(self, stage: str) -> None:
         """Build; the data module has usually asked for it before."""
@@ -200,46 +150,14 @@ class EditorModule(LightningModule):
         strategy = self.trainer.strategy
         if isinstance(strategy, FSDP2):
             strategy.shard(self.editor)
-        if self.placement == "sharded" and isinstance(strategy, Zero) and not self._cut:
-            base = strategy.partitioned(lambda: load_base(self.base_name, self.base_dtype), self.base_dtype)
+        model = self.placed.cut(strategy)
+        if model is not None:
             # The engine fetches the parameters of the modules it knows, so the base is one of this module's here.
-            self.base_model, self._base, self._cut = base.model, base, True
+            self.base_model = model
 
     def on_fit_start(self) -> None:
-        """Split a base that was cut over the ranks: the halves must carry the marks that the engine has just made."""
-        if self._cut:
-            self._make_stages(self._base)
-
-    def check_strategy(self, strategy: Strategy) -> None:
-        """Check that the base can be placed as it is to be.
-
-        Raises:
-            InputError: it cannot.
-        """
-        if self.placement != "sharded":
-            return
-        if not isinstance(strategy, Zero) or strategy.stage != 3:
-            raise InputError(
-                "model.placement is sharded, which the strategies zero_3 and zero_3_offload do. Set trainer.strategy "
-                "to one of them, or model.placement to replicated or tail_only."
-            )
-        if self.method == "KE":
-            raise InputError(
-                "KE asks the base for answers of any length, which ranks that share a base cannot do side by side. "
-                "Set model.placement to replicated or tail_only."
-            )
-
-    @property
-    def in_step(self) -> bool:
-        """Whether all ranks must ask the base the same number of times: each holds a part of it."""
-        return self.placement == "sharded" and self._cut
-
-    def most(self, passes: int) -> int:
-        """Return how many passes the rank with the most of them has to make."""
-        count = torch.tensor([passes], device=self.device)
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
-        return int(count)
+        """The engine is there."""
+        self.placed.split_again()
 
     def on_train_start(self) -> None:
         """Start the moments of a new editor; a resumed one has them."""
@@ -393,7 +311,7 @@ class EditorModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is neither a weight nor Lightning's."""
-        checkpoint["instructedit"] = {
+        checkpoint[OURS] = {
             "fingerprint": self.stage.base.fingerprint,
             "skipped_steps": self.skipped_steps,
             "bad_in_a_row": self.bad_in_a_row,
@@ -403,9 +321,9 @@ class EditorModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what was added."""
         self.check_checkpoint(checkpoint)
-        ours = checkpoint["instructedit"]
+        ours = checkpoint[OURS]
         self.skipped_steps, self.bad_in_a_row = ours["skipped_steps"], ours["bad_in_a_row"]
-        self._count_in_steps(checkpoint, ours["micro_batches"])
+        count_in_steps(checkpoint, ours["micro_batches"], self.trainer.accumulate_grad_batches)
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint belongs to this base and these sites.
@@ -413,24 +331,4 @@ class EditorModule(LightningModule):
         Raises:
             MismatchError: it does not.
         """
-        ours = checkpoint.get("instructedit", {})
-        if ours.get("fingerprint") != self.stage.base.fingerprint:
-            raise MismatchError(
-                f"The checkpoint was made on another base than {self.base_name!r}: fingerprint "
-                f"{str(ours.get('fingerprint'))[:12]}, not {self.stage.base.fingerprint[:12]}. Give the run a new name."
-            )
-        have, want = {k: tuple(v.shape) for k, v in checkpoint["state_dict"].items()}, self._shapes
-        if have != want:
-            different = sorted(key for key in have.keys() | want.keys() if have.get(key) != want.get(key))
-            raise MismatchError(
-                f"The checkpoint holds another editor: {', '.join(different[:3])} differ. Give the run a new name."
-            )
-
-    def _count_in_steps(self, checkpoint: dict[str, Any], micro_batches: int) -> None:
-        """Restate Lightning's count of batches for another number of micro-batches a step."""
-        now = self.trainer.accumulate_grad_batches
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        for count in (progress["total"], progress["current"]) if now != micro_batches else ():
-            # Saved before the batch counts as completed: one short of a whole number of steps.
-            count.update({key: -(-value // micro_batches) * now for key, value in count.items() if key != "completed"})
-            count["completed"] = count["processed"] - 1
+        check_belongs(checkpoint, self.placed.name, self.stage.base.fingerprint, self._shapes)

@@ -134,7 +134,7 @@ def test_outcomes(module: EditorModule, data: EditDataModule, rank: int = 0, wor
         rows.append((f"{module.method} (seen)", editor, dress(examples, data.pools, "seen")))
         rows.append((f"{module.method} (unseen)", editor, dress(examples, data.pools, "unseen")))
 
-    place, parts = (0, 1) if module.in_step else (rank, world_size)
+    place, parts = (0, 1) if module.placed.in_step else (rank, world_size)
 
     def measure() -> list[Outcome]:
         outcomes: list[Outcome] = []

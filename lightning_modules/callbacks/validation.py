@@ -167,7 +167,7 @@ def run_validation(
         Stopped: ``on_progress`` raised it on any rank; then it is raised on all.
     """
     stage = module.evaluation_stage
-    if module.in_step:
+    if module.placed.in_step:
         # Ranks that share a base ask it the same questions side by side, all of them.
         rank, world_size = 0, 1
     mine = [example for task in examples for example in examples[task][rank::world_size]]
@@ -188,7 +188,7 @@ def stop_if_asked(module: "EditorModule") -> None:
         Stopped: one has.
     """
     asked = bool(signals.requested())
-    if module.most(int(asked)) if module.in_step else asked:
+    if module.placed.most(int(asked)) if module.placed.in_step else asked:
         raise Stopped(signals.requested())
 
 

@@ -64,7 +64,7 @@ def test_it_is_parsed_and_built(
     if trainer.stem != "debug":
         assert cli.trainer.max_steps == settings["trainer"]["max_steps"]
         assert cli.directory.path == tmp_path / experiment.stem
-    cli.model.check_strategy(cli.trainer.strategy)
+    cli.model.placed.check_strategy(cli.trainer.strategy, cli.model.method)
     base = cli.model.build("cpu")
     cli.datamodule.build(base, cli.model.method)
     assert {site.block for site in cli.model.editor.sites} == {1, 2, 3}

@@ -1,0 +1,29 @@
+"""The settings of a run's trunk store."""
+
+from dataclasses import dataclass
+
+from instructedit.errors import InputError
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """How the states entering the first edited block are computed and kept.
+
+    Args:
+        rows_per_pass: sequences in one pass through the blocks below.
+        pad_to_tokens: lengths are rounded up to a multiple of this.
+        memory_mib: states kept in memory, in MiB, for training and again as much for evaluation.
+        folder: where states are kept on disk too; null for memory only.
+    """
+
+    rows_per_pass: int = 4
+    pad_to_tokens: int = 32
+    memory_mib: int = 2048
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows_per_pass < 1 or self.pad_to_tokens < 1 or self.memory_mib < 0:
+            raise InputError(
+                f"model.store.rows_per_pass and pad_to_tokens are 1 or more and memory_mib is 0 or more; found "
+                f"{self.rows_per_pass}, {self.pad_to_tokens} and {self.memory_mib}."
+            )
