@@ -67,8 +67,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             old.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
-        """Read one checkpoint file onto the CPU."""
-        return read_checkpoint(Path(path))
+        """Read one checkpoint file into the CPU's memory: Adam keeps the very tensors, and the file may go."""
+        return read_checkpoint(Path(path), mapped=False)
 
 
 class Checkpoints(Callback):
@@ -173,11 +173,12 @@ def step_of(path: Path) -> int | None:
         return None
 
 
-def read_checkpoint(path: Path, verify: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: Path, verify: bool = False, mapped: bool = True) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Args:
         path: the file.
+        mapped: leave its tensors in the file until they are looked at.
         verify: compare the checksums of all it holds too: tensors are mapped, and a flipped bit in one is not seen.
 
     Raises:
@@ -189,7 +190,7 @@ def read_checkpoint(path: Path, verify: bool = False) -> dict[str, Any]:
                 damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         content["state_dict"], content["loops"], content["global_step"]  # noqa: B018 - a file of another kind lacks them
         return content
     except Exception as error:  # torch raises many kinds for damaged files

@@ -16,6 +16,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from instructedit.hypernet.face import MetaEditor
+from lightning_modules.callbacks.checkpoints import read_checkpoint
 
 PREFIX = "editor."
 """Where the editor is in the module's state dict."""
@@ -121,6 +122,5 @@ class Sharded(ParallelStrategy):
             self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read the file, on every rank."""
-        content: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=True)
-        return content
+        """Map the file, on every rank: each copies its part of it."""
+        return read_checkpoint(Path(checkpoint_path))
