@@ -1,26 +1,27 @@
 """The trunk store: hidden states of distinct inputs, computed once, in memory and if wanted on disk.
 
-Content-addressed: a state's key holds everything its bits depend on. Knows nothing about records,
-edits or where the inputs come from.
+Content-addressed: a state's address holds everything its bits depend on. Knows nothing about records,
+edits or where the inputs come from; how states lie on disk is the business of ``packs``.
 """
 
 import hashlib
-import json
-import logging
-import os
-import tempfile
+import struct
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from instructedit.base.packs import Packs
 from instructedit.base.split import Split
+from instructedit.errors import InputError
 
-logger = logging.getLogger(__name__)
+PACK_BYTES = 32 * 2**20
+"""New states are written when there are so many of them: file systems of clusters are slow with small files."""
+
+Ids = tuple[int, ...]
 
 
 class TrunkStore:
@@ -37,7 +38,11 @@ class TrunkStore:
         pad_to_tokens: lengths are rounded up to a multiple of this.
         memory_mib: limit on the states kept in memory, in MiB; the least recently used go first.
             0 keeps none.
-        folder: where states are also kept as one safetensors file each, between runs; None for memory only.
+        folder: where states are also kept between runs; None for memory only. Any number of processes may share it.
+        disk_gib: how large the folder may become, in GiB; nothing is written beyond that.
+        dtype: dtype of the states; None is the base's.
+        agree: where ranks share a base, all of them must run its trunk the same number of times: called exactly
+            once in a call of ``states``, with the passes it needs, and returns how many passes all ranks run.
 
     Attributes:
         hits: distinct inputs found, in memory or on disk, summed over calls.
@@ -52,102 +57,173 @@ class TrunkStore:
         pad_to_tokens: int = 1,
         memory_mib: int = 2048,
         folder: Path | None = None,
+        disk_gib: float = 100.0,
+        dtype: torch.dtype | None = None,
+        agree: Callable[[int], int] | None = None,
     ) -> None:
-        if rows_per_pass < 1 or pad_to_tokens < 1 or memory_mib < 0:
-            raise ValueError(f"{rows_per_pass=} and {pad_to_tokens=} must be at least 1, {memory_mib=} at least 0")
+        if rows_per_pass < 1 or pad_to_tokens < 1 or memory_mib < 0 or not disk_gib > 0:
+            raise ValueError(
+                f"{rows_per_pass=} and {pad_to_tokens=} must be at least 1, {memory_mib=} at least 0, {disk_gib=} more"
+            )
         self.split = split
         self.fingerprint = fingerprint
         self.rows_per_pass = rows_per_pass
         self.pad_to_tokens = pad_to_tokens
         self.folder = folder
+        self.disk_gib = disk_gib
         self.hits = 0
         self.misses = 0
+        self._dtype = dtype
+        self._agree = agree
         self._limit = memory_mib * 2**20
         self._size = 0
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._new: dict[bytes, Tensor] = {}
+        self._new_size = 0
 
-    def states(self, inputs: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """Return the states (t, d) of each input, on the CPU, in the trunk's dtype.
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the states."""
+        return self._dtype or self.split.dtype
+
+    @cached_property
+    def packs(self) -> Packs | None:
+        """The states on disk; None without a folder."""
+        # Made at the first use: the base may be moved until then.
+        if self.folder is None:
+            return None
+        split = self.split
+        address: dict[str, str | int] = {
+            "fingerprint": self.fingerprint,
+            "first_block": split.first_block,
+            "base_dtype": str(split.dtype),
+            "dtype": str(self.dtype),
+            "device": split.trunk_device.type,
+            "rows_per_pass": self.rows_per_pass,
+            "pad_to_tokens": self.pad_to_tokens,
+            "torch": torch.__version__,
+        }
+        return Packs(self.folder, address, self.fingerprint[:16], self.dtype, int(self.disk_gib * 2**30))
+
+    def states(self, inputs: Sequence[Ids]) -> list[Tensor]:
+        """Return the states (t, d) of each input, on the CPU, in the store's dtype.
 
         The tensors are the store's own: read them, never write to them.
 
         Args:
             inputs: token ids, each at least one token and within the base's context.
         """
-        found: dict[tuple[int, ...], Tensor] = {}
-        missing: list[tuple[int, ...]] = []
+        found: dict[Ids, Tensor] = {}
+        missing: list[Ids] = []
         for ids in dict.fromkeys(inputs):
-            state = self._look_up(self._key(ids))
+            state = self._look_up(ids)
             if state is None:
                 missing.append(ids)
             else:
                 found[ids] = state
+        if missing and self.packs:
+            # Another process may have written them since.
+            self.packs.refresh()
+            found |= {ids: state for ids in missing if (state := self._look_up(ids)) is not None}
+            missing = [ids for ids in missing if ids not in found]
         self.hits += len(found)
         self.misses += len(missing)
-        for ids, state in self._compute(missing):
-            found[ids] = state
-            key = self._key(ids)
-            self._keep(key, state)
-            self._write(key, state)
+        for rows in self._compute(missing, self._agree):
+            found |= rows
+            for ids, state in rows.items():
+                self._keep(_key(ids), state)
         return [found[ids] for ids in inputs]
 
-    def _compute(self, inputs: Iterable[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-        """Run the trunk over inputs of one padded length at a time, always the same number of rows."""
-        by_length: defaultdict[int, list[tuple[int, ...]]] = defaultdict(list)
+    def missing(self, inputs: Iterable[Ids]) -> list[Ids]:
+        """Return the distinct inputs that are not there, in memory or on disk; reads no state."""
+        if self.packs:
+            self.packs.refresh()
+        there = (self._kept, self._new, self.packs or ())
+        return [ids for ids in dict.fromkeys(inputs) if not any(_key(ids) in place for place in there)]
+
+    def fill(self, inputs: Iterable[Ids]) -> Iterator[int]:
+        """Compute what is missing and write it to the folder, and keep nothing in memory.
+
+        What was computed and not yet written when the iteration is left is written by ``flush``.
+
+        Yields:
+            After each pass the number of tokens of its inputs.
+
+        Raises:
+            InputError: the folder is full or cannot be written; nothing more could be kept.
+        """
+        if self.packs is None:
+            raise ValueError("a store without a folder cannot be filled")
+        for rows in self._compute(self.missing(inputs), None):
+            if self.packs.stopped:
+                raise InputError(f"{self.packs.stopped}.")
+            yield sum(map(len, rows))
+
+    def flush(self) -> None:
+        """Write the states that are not on disk yet; without a folder, nothing happens."""
+        if self.packs and self._new:
+            self.packs.put(self._new)
+            self._new, self._new_size = {}, 0
+
+    def _compute(self, inputs: Iterable[Ids], agree: Callable[[int], int] | None) -> Iterator[dict[Ids, Tensor]]:
+        """Run the trunk over inputs of one padded length at a time, always the same number of rows; pass by pass."""
+        by_length: defaultdict[int, list[Ids]] = defaultdict(list)
         for ids in inputs:
-            by_length[-(-len(ids) // self.pad_to_tokens) * self.pad_to_tokens].append(ids)
+            by_length[self.padded(len(ids))].append(ids)
+        rows, passes = [], []
         for length, group in by_length.items():
             for start in range(0, len(group), self.rows_per_pass):
-                rows = group[start : start + self.rows_per_pass]
-                padded = [ids + (0,) * (length - len(ids)) for ids in rows]
-                padded += padded[-1:] * (self.rows_per_pass - len(rows))
-                hidden = self.split.trunk(torch.tensor(padded, device=self.split.device)).cpu()
-                for row, ids in enumerate(rows):
-                    # A copy: a view would keep the whole padded pass alive.
-                    yield ids, hidden[row, : len(ids)].clone()
+                rows.append(group[start : start + self.rows_per_pass])
+                padded = [ids + (0,) * (length - len(ids)) for ids in rows[-1]]
+                padded += padded[-1:] * (self.rows_per_pass - len(rows[-1]))
+                passes.append(torch.tensor(padded, device=self.split.device))
+        if agree is not None:
+            idle = torch.zeros((self.rows_per_pass, self.pad_to_tokens), dtype=torch.int64, device=self.split.device)
+            passes += [idle] * (agree(len(passes)) - len(passes))
+        # All at once: blocks that are read from disk are then read once for many passes.
+        computed = self.split.trunk_many(passes)
+        for group, padded_states in zip(rows, computed, strict=False):
+            hidden = padded_states.to(self.dtype).cpu()
+            # Copies: views would keep the whole padded pass alive.
+            states = {ids: hidden[row, : len(ids)].clone() for row, ids in enumerate(group)}
+            self._buffer(states)
+            yield states
+        for _ in computed:  # what is run beside other ranks
+            pass
 
-    def _key(self, ids: tuple[int, ...]) -> str:
-        """Hash everything the bits of a state depend on."""
-        split = self.split
-        made_by = [self.fingerprint, split.first_block, str(split.dtype), split.device.type, torch.__version__]
-        return hashlib.sha256(json.dumps([*made_by, self.rows_per_pass, self.pad_to_tokens, ids]).encode()).hexdigest()
+    def padded(self, tokens: int) -> int:
+        """Return the length that an input of so many tokens is computed at."""
+        return -(-tokens // self.pad_to_tokens) * self.pad_to_tokens
 
-    def _look_up(self, key: str) -> Tensor | None:
+    def _look_up(self, ids: Ids) -> Tensor | None:
+        key = _key(ids)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        state = self._read(key)
+        state = self._new.get(key)
+        if state is None and self.packs:
+            state = self.packs.get(key, len(ids))
         if state is not None:
             self._keep(key, state)
         return state
 
-    def _keep(self, key: str, state: Tensor) -> None:
+    def _keep(self, key: bytes, state: Tensor) -> None:
         self._kept[key] = state
         self._size += state.nbytes
         while self._size > self._limit:
             _, dropped = self._kept.popitem(last=False)
             self._size -= dropped.nbytes
 
-    def _path(self, key: str) -> Path | None:
-        return None if self.folder is None else self.folder / key[:2] / f"{key}.safetensors"
-
-    def _read(self, key: str) -> Tensor | None:
-        path = self._path(key)
-        if path is None or not path.is_file():
-            return None
-        try:
-            return load_file(path)["state"]
-        except (OSError, SafetensorError, KeyError) as error:
-            logger.warning("Trunk store: %s cannot be read (%s); its state is computed again", path, error)
-            return None
-
-    def _write(self, key: str, state: Tensor) -> None:
-        """Write under a temporary name, then rename: a reader sees the whole file or none."""
-        path = self._path(key)
-        if path is None:
+    def _buffer(self, states: dict[Ids, Tensor]) -> None:
+        """Remember new states until there are enough for a pack."""
+        if self.packs is None or self.packs.stopped:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        os.close(handle)
-        save_file({"state": state}, temporary)
-        os.replace(temporary, path)
+        for ids, state in states.items():
+            self._new[_key(ids)] = state
+            self._new_size += state.nbytes
+        if self._new_size >= PACK_BYTES:
+            self.flush()
+
+
+def _key(ids: Ids) -> bytes:
+    return hashlib.blake2b(struct.pack(f"<{len(ids)}i", *ids), digest_size=16).digest()
