@@ -60,6 +60,8 @@ def _fit(argv: Sequence[str]) -> None:
         if trainer.is_global_zero:
             step, name = trainer.global_step, signals.requested() or "a signal to another rank"
             print(f"stopped at step {step} by {name}; run the same command again to go on", flush=True)
+    finally:
+        module.placed.flush()
 
 
 def validate(argv: Sequence[str]) -> None:

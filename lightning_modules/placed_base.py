@@ -96,7 +96,15 @@ class PlacedBase:
             except OSError as error:
                 raise InputError(f"Cannot write to model.store.folder {folder}: {error.strerror}.") from error
         limits = (config.rows_per_pass, config.pad_to_tokens, config.memory_mib)
-        return TrunkStore(base.split(self._first_block), base.fingerprint, *limits, folder)
+        dtype = getattr(torch, config.dtype) if config.dtype else None
+        agree = self.most if self.in_step else None
+        split = base.split(self._first_block)
+        return TrunkStore(split, base.fingerprint, *limits, folder, config.disk_gib, dtype, agree)
+
+    def flush(self) -> None:
+        """Write what the stores hold back."""
+        for stage in (self.stage, self.evaluation_stage):
+            stage.store.flush()
 
     # --- cut over the ranks ------------------------------------------------------------------------------------------
     def check_strategy(self, strategy: Strategy, method: str) -> None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed
@@ -19,6 +19,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from instructedit.errors import InputError
 from lightning_modules.callbacks import at_step_end
 from lightning_modules.loggers import MetricsCsv
+
+if TYPE_CHECKING:
+    from lightning_modules.editor_module import EditorModule
 
 LAST, BEST, OLDER = "last.ckpt", "best.ckpt", "step-*.ckpt"
 
@@ -109,6 +112,8 @@ class Checkpoints(Callback):
         if again or self._saved_step != trainer.global_step:
             trainer.save_checkpoint(_folder(trainer) / LAST)
             self._saved_step = trainer.global_step
+            module: EditorModule = trainer.lightning_module
+            module.placed.flush()
 
     def keep_as_best(self, trainer: Trainer) -> None:
         """Keep a copy of the checkpoint just saved as the best one."""
