@@ -8,7 +8,7 @@ Computed, not measured: no weights are needed. Sites and rank are those of confi
 from typing import Literal
 
 import torch
-from random_base import LLAMA_2_7B, byte_tokenizer
+from random_base import LLAMA_2_7B, small_tokenizer
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig
 
 from instructedit.base import Base, SiteSpec, find_sites
@@ -48,7 +48,7 @@ def main() -> None:
 
 def sizes(config: PretrainedConfig) -> tuple[BaseSize, EditorSize]:
     """Count a base and the paper's editor of it, on the meta device."""
-    base = Base.from_model(without_weights(config, torch.float32), byte_tokenizer())
+    base = Base.from_model(without_weights(config, torch.float32), small_tokenizer())
     sites = find_sites(base, SiteSpec(last_blocks=LAST_BLOCKS))
     with torch.device("meta"):
         editor = HyperEditor(sites, EDITOR)

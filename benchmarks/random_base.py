@@ -2,7 +2,8 @@
 
     python benchmarks/random_base.py FOLDER [--blocks 32]
 
-13.5 GB with all blocks. No more than one block is in memory. The tokenizer has a token per byte.
+13.5 GB with all blocks. No more than one block is in memory. The tokenizer is a small one of
+its own.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
@@ -38,11 +39,11 @@ LLAMA_2_7B = {
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
-    "bos_token_id": 256,
-    "eos_token_id": 256,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
     "dtype": "bfloat16",
 }
-"""What is public of the model's config; the two special tokens are the byte tokenizer's."""
+"""What is public of the model's config; the two special tokens are the small tokenizer's."""
 
 
 def write(config: LlamaConfig, folder: Path) -> None:
@@ -50,7 +51,7 @@ def write(config: LlamaConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    small_tokenizer().save_pretrained(folder)
     with torch.device("meta"):
         shapes = {name: tuple(w.shape) for name, w in AutoModelForCausalLM.from_config(config).state_dict().items()}
     generator = torch.Generator().manual_seed(0)
@@ -69,12 +70,16 @@ def write(config: LlamaConfig, folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Make a tokenizer of one token per byte, and one that ends a text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = Tokenizer(models.BPE({token: index for index, token in enumerate(alphabet)}, merges=[]))
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """Train a tokenizer on this repository's own texts, so that the demo's are about as long as under a real one."""
+    raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    root = Path(__file__).parents[1]
+    texts = sorted([*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("instructedit/tasks/*.py")])
+    trainer = trainers.BpeTrainer(vocab_size=8000, initial_alphabet=alphabet, special_tokens=["<end>"])
+    raw.train([str(text) for text in texts], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
 
 
