@@ -11,8 +11,8 @@ import os
 import sys
 import traceback
 from argparse import ArgumentError
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, NoReturn
 
@@ -29,17 +29,26 @@ class Command:
         summary: its line in ``instructedit --help``.
         takes: ``"flags"``: a typed function, whose signature and docstring make its flags and help.
             ``"argv"``: a function of the list of arguments, which parses them itself.
+        instead: what is run in its place when a flag is among the arguments; it is given the other ones.
     """
 
     target: str
     summary: str
     takes: Literal["flags", "argv"] = "flags"
+    instead: Mapping[str, "Command"] = field(default_factory=dict)
 
 
 COMMANDS: dict[str, Command] = {
     "prepare": Command(
         "instructedit.commands.prepare:prepare",
-        "Read, check and store the tasks' records, with a data card and a file of rejects.",
+        "Read, check and store the tasks' records; with --trunk, the states of a run's inputs.",
+        instead={
+            "--trunk": Command(
+                "lightning_modules.trunk_fill:fill",
+                "fill the trunk store of a run ahead of it, from the same --config files",
+                takes="argv",
+            )
+        },
     ),
     "fit": Command(
         "lightning_modules.cli:fit",
@@ -102,10 +111,8 @@ def run(argv: Sequence[str]) -> None:
         print(f"instructedit {__version__}")
     elif name not in COMMANDS:
         raise unknown("command", name, COMMANDS, "`instructedit --help` says what each does.")
-    elif COMMANDS[name].takes == "argv":
-        resolve(COMMANDS[name].target)(rest)
     else:
-        _run_typed(name, resolve(COMMANDS[name].target), rest)
+        _run_command(name, COMMANDS[name], rest)
 
 
 def resolve(target: str) -> Any:
@@ -142,13 +149,35 @@ _EXTRA_OF = {
 }
 
 
-def _run_typed(name: str, function: Any, argv: list[str]) -> None:
+def _run_command(name: str, command: Command, argv: list[str]) -> None:
+    for flag, other in command.instead.items():
+        if flag in argv:
+            _run_command(f"{name} {flag}", other, [argument for argument in argv if argument != flag])
+            return
+    if command.takes == "argv":
+        resolve(command.target)(argv)
+    else:
+        more = [
+            f"With {flag}: {other.summary}; `instructedit {name} {flag} --help`."
+            for flag, other in command.instead.items()
+        ]
+        _run_typed(name, resolve(command.target), argv, epilog=" ".join(more) or None)
+
+
+def _run_typed(name: str, function: Any, argv: list[str], epilog: str | None) -> None:
     # Imported here: it takes as long as all the rest of --help.
     from jsonargparse import auto_cli
 
     # as_positional: every argument is a flag with a name. exit_on_error: a wrong flag is raised, so that main() prints
     # it as it prints every other input error.
-    auto_cli(function, args=underscored(argv), as_positional=False, prog=f"instructedit {name}", exit_on_error=False)
+    auto_cli(
+        function,
+        args=underscored(argv),
+        as_positional=False,
+        prog=f"instructedit {name}",
+        exit_on_error=False,
+        epilog=epilog,
+    )
 
 
 def underscored(argv: Sequence[str]) -> list[str]:

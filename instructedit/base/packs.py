@@ -54,6 +54,7 @@ class Packs:
     Attributes:
         folder: the subfolder.
         stopped: why nothing is written any more; empty while writing goes on.
+        limit_bytes: as given.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Packs:
         self._address = hashlib.sha256(self._about.encode()).hexdigest()
         self.folder = root / f"{name}-{self._address[:12]}"
         self.stopped = ""
-        self._root, self._dtype, self._limit = root, dtype, limit_bytes
+        self._root, self._dtype, self.limit_bytes = root, dtype, limit_bytes
         self._where: dict[bytes, str] = {}
         self._sizes: dict[str, int] = {}
         self._ignored: set[str] = set()
@@ -137,11 +138,10 @@ class Packs:
             return
         name, content = laid_out(fresh, self._address)
         used = self.used_bytes
-        if used + len(content) > self._limit:
+        if used + len(content) > self.limit_bytes:
             self._stop(
-                f"The trunk store in {self._root} is full: {_gib(used)} of model.store.disk_gib {_gib(self._limit)}. "
-                f"Raise model.store.disk_gib, or remove a folder in {self._root} whose about.json names nothing "
-                "you need"
+                f"The trunk store in {self._root} is full: {_gib(used)} are used, and model.store.disk_gib is "
+                f"{_gib(self.limit_bytes)}. Raise it, or remove a folder in {self._root} that no run needs any more"
             )
             return
         try:
