@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -263,3 +265,17 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("prepare", "--trunk", "--help") == 0
     said = capsys.readouterr().out
     assert "--steps" in said and "--part" in said and "--model.store.disk_gib" in said
+
+
+@pytest.mark.slow
+def test_ranks_fill_one_folder_while_they_train(
+    write_config: Write, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(model__store={"folder": str(folder)})
+    flags = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    argv = [sys.executable, "-m", "instructedit", "fit", "--config", str(config), *flags]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and "Trunk store" not in done.stderr, done.stderr
+    assert run("prepare", "--trunk", "--config", config) == 0
+    assert number(capsys.readouterr().out, "to compute") == 0
+    assert not list(folder.rglob("*.tmp"))
