@@ -48,14 +48,14 @@ types: $(STAMP) ## mypy over both packages
 	$(BIN)/mypy instructedit lightning_modules
 
 test-fast: $(STAMP) ## the fast tests: no weights, no network, random tiny models
-	$(PYTEST) -m "not slow and not slurm and not deepspeed and not network"
+	$(PYTEST) -m "not slow and not long and not slurm and not deepspeed and not network"
 
 test: $(STAMP) ## fast and slow tests, with the real base (under 10 minutes)
-	$(PYTEST) -m "$(if $(filter fast,$(TESTED)),slow and )not slurm and not deepspeed and not network"
+	$(PYTEST) -m "$(if $(filter fast,$(TESTED)),slow and )not long and not slurm and not deepspeed and not network"
 
 # Status 5 is "no test was selected", which is no failure when the only tests left over are of tiers that do not exist.
 test-all: $(STAMP) ## every tier of tests
-	$(if $(filter test,$(TESTED)),$(PYTEST) -m "(slurm or deepspeed) and not network" || [ $$? -eq 5 ],$(PYTEST) -m "not network")
+	$(if $(filter test,$(TESTED)),$(PYTEST) -m "(slurm or deepspeed or long) and not network" || [ $$? -eq 5 ],$(PYTEST) -m "not network")
 
 TORCH ?= 2.14.1
 OTHER := .venv-torch-$(TORCH)

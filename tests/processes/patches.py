@@ -1,0 +1,148 @@
+"""What a test changes or notes inside a rank, before the program starts in it."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+
+def _rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def note_order(folder: str) -> None:
+    """Write down which records each micro-batch holds: its number, and the records' ids."""
+    from lightning_modules.edit_datamodule import EditDataModule
+
+    real = EditDataModule.micro
+    path = Path(folder) / f"order-{os.getpid()}-{_rank()}.jsonl"
+
+    def micro(self: EditDataModule, index: int) -> Any:
+        batch = real(self, index)
+        line = {"index": index, "rank": self.rank, "ranks": self.world_size, "ids": batch.record_ids}
+        with path.open("a") as file:
+            file.write(json.dumps(line | {"tasks": batch.tasks}) + "\n")
+        return batch
+
+    EditDataModule.micro = micro  # type: ignore[method-assign]
+
+
+def stop_at(step: str, folder: str) -> None:
+    """Note the order, and give rank 0 the signal to stop in the middle of a step."""
+    note_order(folder)
+    at_loss(int(step), lambda: os.kill(os.getpid(), signal.SIGTERM), rank=0)
+
+
+def fail_at(step: str, rank: str) -> None:
+    """Let one rank fail in the middle of a step."""
+
+    def fail() -> None:
+        raise ZeroDivisionError("made to fail")
+
+    at_loss(int(step), fail, rank=int(rank))
+
+
+def hang_at(step: str, rank: str) -> None:
+    """Let one rank not come back."""
+    at_loss(int(step), lambda: time.sleep(600), rank=int(rank))
+
+
+def nan_at(step: str, rank: str) -> None:
+    """Let one rank's loss be no number in one step."""
+    from dataclasses import replace
+
+    from lightning_modules import editor_module
+
+    real, calls = editor_module.meta_loss, [0]
+
+    def counted(*args: Any) -> Any:
+        calls[0] += 1
+        result = real(*args)
+        bad = calls[0] == int(step) and _rank() == int(rank)
+        return replace(result, loss=result.loss * float("nan")) if bad else result
+
+    editor_module.meta_loss = counted
+
+
+def at_loss(call: int, act: Any, rank: int) -> None:
+    """Do something in a rank's ``call``-th loss."""
+    from lightning_modules import editor_module
+
+    real, calls = editor_module.meta_loss, [0]
+
+    def counted(*args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call and _rank() == rank:
+            act()
+        return real(*args)
+
+    editor_module.meta_loss = counted
+
+
+def slow_saves() -> None:
+    """Let a checkpoint reach the disk in pieces, with time between them and between the renames."""
+    from lightning_modules.callbacks import checkpoints
+
+    class Slow:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, data: Any) -> int:
+            time.sleep(0.002)
+            return int(self.file.write(data))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    save, rename = checkpoints.torch.save, checkpoints.os.replace
+
+    def slowly(content: Any, file: Any) -> None:
+        save(content, Slow(file))
+
+    def later(source: Any, target: Any) -> None:
+        time.sleep(0.05)
+        rename(source, target)
+
+    checkpoints.torch.save = slowly  # type: ignore[assignment]
+    checkpoints.os.replace = later  # type: ignore[assignment]
+
+
+def show_parts() -> None:
+    """Print, when training starts, how much of editor and base this rank holds, and every dtype in use."""
+    from lightning_modules.editor_module import EditorModule
+
+    real = EditorModule.on_train_batch_end
+
+    def told(self: EditorModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        real(self, outputs, batch, batch_idx)
+        if self.trainer.global_step != 2:
+            return
+        parts: dict[str, Any] = {"rank": _rank()}
+        for name, parameters in {
+            "editor": list(self.editor.parameters()),
+            "base": list(self.stage.base.model.parameters()),
+        }.items():
+            parts[f"{name}_local"] = sum(_local(value) for value in parameters)
+            parts[f"{name}_whole"] = sum(_whole(value) for value in parameters)
+            parts[f"{name}_dtypes"] = sorted({str(value.dtype) for value in parameters})
+            parts[f"{name}_grads"] = sum(value.grad is not None for value in parameters)
+        optimizer = self.trainer.strategy.optimizers[0]
+        state = getattr(optimizer, "optimizer", optimizer).state
+        tensors = [value for own in state.values() for key, value in own.items() if key != "step"]
+        parts["adam_dtypes"] = sorted({str(value.dtype) for value in tensors})
+        parts["adam_local"] = sum(_local(value) for value in tensors)
+        print("PARTS " + json.dumps(parts), flush=True)
+
+    EditorModule.on_train_batch_end = told  # type: ignore[method-assign]
+
+
+def _local(value: Any) -> int:
+    if hasattr(value, "ds_tensor"):
+        return int(value.ds_tensor.numel())
+    return int(value.to_local().numel() if hasattr(value, "to_local") else value.numel())
+
+
+def _whole(value: Any) -> int:
+    return int(getattr(value, "ds_numel", value.numel()))
