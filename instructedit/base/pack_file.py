@@ -37,6 +37,12 @@ class Pack:
             self.size = os.fstat(self._file.fileno()).st_size
             self._mapped = safe_open(path, framework="pt")
             self.checksums: dict[str, str] = self._mapped.metadata() or {}
+        except RuntimeError as error:
+            # torch opens the file by its name once more, and says so when another rank has removed it by then.
+            self._file.close()
+            if not path.exists():
+                raise FileNotFoundError(path) from error
+            raise OSError(str(error)) from error
         except BaseException:
             self._file.close()
             raise
