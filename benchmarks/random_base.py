@@ -78,7 +78,9 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     root = Path(__file__).parents[1]
     texts = sorted([*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("instructedit/tasks/*.py")])
-    trainer = trainers.BpeTrainer(vocab_size=8000, initial_alphabet=alphabet, special_tokens=["<end>"])
+    trainer = trainers.BpeTrainer(
+        vocab_size=8000, initial_alphabet=alphabet, special_tokens=["<end>"], show_progress=False
+    )
     raw.train([str(text) for text in texts], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
 
