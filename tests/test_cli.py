@@ -77,6 +77,20 @@ def test_flags_and_help_come_from_the_function(capsys: pytest.CaptureFixture[str
     assert "usage: instructedit greet" in text and "Say hello" in text and "whom to greet" in text
 
 
+def test_a_flag_may_put_another_command_in_the_place_of_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = cli.Command("commands_for_the_test:echo", "print what was given", "argv")
+    both = cli.Command("commands_for_the_test:greet", "A command of the test.", instead={"--echo": other})
+    monkeypatch.setitem(cli.COMMANDS, "greet", both)
+    assert status("greet", "--name", "Ada", "--echo", "--x-y") == 0
+    assert capsys.readouterr().out == "['--name', 'Ada', '--x-y']\n"
+    assert status("greet", "--name", "Ada") == 0
+    assert capsys.readouterr().out == "hello Ada\n"
+    assert status("greet", "--help") == 0
+    assert "With --echo: print what was given; `instructedit greet --echo --help`." in capsys.readouterr().out
+
+
 def test_an_argv_command_gets_its_arguments_untouched(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("echo", "--config", "a.yaml", "--help") == 0
     assert capsys.readouterr().out == "['--config', 'a.yaml', '--help']\n"

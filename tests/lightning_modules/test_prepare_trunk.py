@@ -193,6 +193,23 @@ def test_a_training_goes_on_whatever_becomes_of_its_folder(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "placed",
+    [["--model.placement", "tail_only"], ["--model.placement", "sharded", "--trainer.strategy", "zero_3"]],
+    ids=["tail_only", "sharded"],
+)
+def test_a_base_that_is_not_all_in_memory(
+    placed: list[str], write_config: Write, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config("filled", model__store={"folder": str(folder)})
+    assert run("prepare", "--trunk", "--config", config, *placed, "--trainer.devices", 2) == 0
+    assert run("fit", "--config", write_config("plain")) == 0
+    passes = passes_from_now(monkeypatch)
+    assert run("fit", "--config", config) == 0 and passes == []
+    assert results(tmp_path / "runs" / "filled") == results(tmp_path / "runs" / "plain")
+
+
+@pytest.mark.slow
 def test_states_of_another_dtype_than_the_base(
     write_config: Write, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
