@@ -52,6 +52,7 @@ def _fit(argv: Sequence[str]) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         if cli.stopping.stopped:
             raise Stopped
+        trainer.optimizers = []  # their memory serves the test
         cli.validation.make_up(trainer, module)
         step = load_checkpoint(module, cli.directory)
         module.to(trainer.strategy.root_device)

@@ -48,7 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: it cannot be written; what was there before still is.
         """
-        path = Path(path)
+        path, step = Path(path), checkpoint["global_step"]
         partial = path.with_suffix(".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,18 +56,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            before = step_of(path)
+            if before is not None and before < step:
+                os.replace(path, path.with_name(f"step-{before:08d}.ckpt"))
+            os.replace(partial, path)
+            for old in sorted(path.parent.glob(OLDER), reverse=True)[self.keep - 1 :]:
+                old.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
             partial.unlink(missing_ok=True)
             raise InputError(
-                f"Cannot write the checkpoint of step {checkpoint['global_step']} to {path}: {error}. "
-                f"Make room there and run the same command again: it goes on from the checkpoint before."
+                f"Cannot write the checkpoint of step {step} to {path}: {error}. Make room or give the right to write "
+                f"there and run the same command again: it goes on from the checkpoint before."
             ) from error
-        before = step_of(path)
-        if before is not None and before < checkpoint["global_step"]:
-            os.replace(path, path.with_name(f"step-{before:08d}.ckpt"))
-        os.replace(partial, path)
-        for old in sorted(path.parent.glob(OLDER), reverse=True)[self.keep - 1 :]:
-            old.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
         """Read one checkpoint file into the CPU's memory: Adam keeps the very tensors, and the file may go."""

@@ -96,6 +96,6 @@ def test_where_and_in_what_portions_may_change_but_not_the_states_dtype(tmp_path
     directory.checkpoints.mkdir()
     (directory.checkpoints / "last.ckpt").touch()
     directory.config.write_text("model: {placement: replicated, store: {folder: a, disk_gib: 1, dtype: null}}\n")
-    directory.check("model: {placement: sharded, store: {folder: b, disk_gib: 2, dtype: null}}\ntrainer: {devices: 4}\n")
+    directory.check("model: {placement: sharded, store: {folder: b, disk_gib: 2, dtype: null}}\ntrainer: {devices: 4}")
     with pytest.raises(MismatchError, match="model.store.dtype"):
         directory.check("model: {placement: replicated, store: {folder: a, disk_gib: 1, dtype: bfloat16}}\n")

@@ -1,4 +1,4 @@
-"""Trainings in real processes, each forked from a server that has imported everything once, so that a start takes a moment.
+"""Trainings in real processes, each forked from a server that has imported everything once: a start takes a moment.
 
 The ranks talk over gloo as they would under any launcher that sets LOCAL_RANK.
 """
@@ -66,6 +66,13 @@ class Job:
             if process.is_alive():
                 os.kill(process.pid or 0, number)
 
+    def settled(self, seconds: float = 5.0) -> list[int | None]:
+        """Give the ranks some time to end, and return the statuses of those that have."""
+        end = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, end - time.monotonic()))
+        return [None if code is None else _as_shell(code) for code in (p.exitcode for p in self.processes)]
+
     def wait(self, seconds: float = WAIT_SECONDS) -> list[int]:
         """Wait for all ranks; the statuses as a shell tells them."""
         end = time.monotonic() + seconds
@@ -75,8 +82,7 @@ class Job:
             told = "\n".join(f"--- rank {rank}\n{self.output(rank)[-3000:]}" for rank in range(len(self.logs)))
             self.kill(signal.SIGKILL)
             raise AssertionError(f"not all ranks have ended after {seconds} s\n{told}")
-        codes = [process.exitcode or 0 for process in self.processes]
-        return [128 - code if code < 0 else code for code in codes]
+        return [_as_shell(process.exitcode or 0) for process in self.processes]
 
     def until(self, done: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
         """Wait until something is so, or all ranks have ended."""
@@ -111,6 +117,10 @@ def run_rank(argv: list[str], env: dict[str, str], log: Path, patch: str | None,
     from instructedit import cli
 
     cli.main(["fit", *argv])
+
+
+def _as_shell(code: int) -> int:
+    return 128 - code if code < 0 else code
 
 
 def free_port() -> int:

@@ -81,34 +81,6 @@ def at_loss(call: int, act: Any, rank: int) -> None:
     editor_module.meta_loss = counted
 
 
-def slow_saves() -> None:
-    """Let a checkpoint reach the disk in pieces, with time between them and between the renames."""
-    from lightning_modules.callbacks import checkpoints
-
-    class Slow:
-        def __init__(self, file: Any) -> None:
-            self.file = file
-
-        def write(self, data: Any) -> int:
-            time.sleep(0.002)
-            return int(self.file.write(data))
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
-    save, rename = checkpoints.torch.save, checkpoints.os.replace
-
-    def slowly(content: Any, file: Any) -> None:
-        save(content, Slow(file))
-
-    def later(source: Any, target: Any) -> None:
-        time.sleep(0.05)
-        rename(source, target)
-
-    checkpoints.torch.save = slowly  # type: ignore[assignment]
-    checkpoints.os.replace = later  # type: ignore[assignment]
-
-
 def show_parts() -> None:
     """Print, when training starts, how much of editor and base this rank holds, and every dtype in use."""
     from lightning_modules.editor_module import EditorModule
@@ -146,3 +118,56 @@ def _local(value: Any) -> int:
 
 def _whole(value: Any) -> int:
     return int(getattr(value, "ds_numel", value.numel()))
+
+
+def slow_everything(folder: str) -> None:
+    """Leave time to be interrupted in a save, between its renames and in a validation; tell by files what goes on."""
+    from lightning_modules.callbacks import checkpoints, validation
+    from lightning_modules.editor_module import EditorModule
+
+    marks = Path(folder)
+
+    class Slow:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, data: Any) -> int:
+            (marks / "saving").touch()
+            time.sleep(0.002)
+            return int(self.file.write(data))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    save, rename, link = checkpoints.torch.save, checkpoints.os.replace, checkpoints.os.link
+
+    def slowly(content: Any, file: Any) -> None:
+        save(content, Slow(file))
+
+    def renamed(source: Any, target: Any) -> None:
+        time.sleep(0.03)
+        rename(source, target)
+
+    def linked(source: Any, target: Any) -> None:
+        time.sleep(0.03)
+        link(source, target)
+
+    checkpoints.torch.save = slowly  # type: ignore[assignment]
+    checkpoints.os.replace = renamed  # type: ignore[assignment]
+    checkpoints.os.link = linked  # type: ignore[assignment]
+
+    validate = validation.run_validation
+
+    def validated(*args: Any, **more: Any) -> Any:
+        (marks / "validating").touch()
+        time.sleep(0.3)
+        return validate(*args, **more)
+
+    validation.run_validation = validated
+    ended = EditorModule.on_train_batch_end
+
+    def stepped(self: EditorModule, *args: Any) -> None:
+        ended(self, *args)
+        (marks / f"step-{self.trainer.global_step}").touch()
+
+    EditorModule.on_train_batch_end = stepped  # type: ignore[method-assign]

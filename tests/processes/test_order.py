@@ -1,4 +1,4 @@
-"""The global batches are the same on any number of ranks, and a run that changes the number midway trains as if it had not."""
+"""Global batches are the same on any number of ranks; a run that changes the number trains as if it had not."""
 
 import json
 from collections import Counter, defaultdict
