@@ -110,6 +110,11 @@ class Stage:
             known[first_block] = split, store
         return cls(base, *known[first_block])
 
+    def fetch(self, rows: Rows) -> None:
+        """Have the store ready for rows of several roles: what it misses then shares passes through the trunk."""
+        if self.store.keeps:
+            self.store.states(rows.ids)
+
     def hidden(self, rows: Rows) -> Tensor:
         """Return the states (n, t, d) entering the tail, each distinct input computed or read once."""
         return pad_states(self.store.states(rows.ids), self.base.device, self.base.dtype)
@@ -145,6 +150,7 @@ def meta_loss(editor: MetaEditor, stage: Stage, batch: Batch, weights: LossWeigh
         The loss, ready for ``backward`` into the editor alone, and its parts.
     """
     n = len(batch.tasks)
+    stage.fetch(batch.inner + batch.rephrase + batch.avoid + batch.locality)
     gradients = request_gradients(editor, stage, batch.inner, n)
     sums = editor.sums(gradients)
     updates = request_updates(editor, stage, gradients, batch.requests)

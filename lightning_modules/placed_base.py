@@ -3,7 +3,6 @@
 Knows where a base can lie and what that asks of the processes; nothing about editors or losses.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -91,10 +90,10 @@ class PlacedBase:
         folder = Path(config.folder) if config.folder else None
         if folder:
             try:
+                # One that is there need not be writable: somebody else may have filled it, and packs say so then.
                 folder.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=folder).close()
             except OSError as error:
-                raise InputError(f"Cannot write to model.store.folder {folder}: {error.strerror}.") from error
+                raise InputError(f"Cannot make model.store.folder {folder}: {error.strerror}.") from error
         limits = (config.rows_per_pass, config.pad_to_tokens, config.memory_mib)
         dtype = getattr(torch, config.dtype) if config.dtype else None
         agree = self.most if self.in_step else None

@@ -102,3 +102,17 @@ def test_the_loss_does_not_depend_on_what_the_step_itself_saw(tiny_llama_base: B
 def test_negative_weights_are_refused() -> None:
     with pytest.raises(InputError, match="0 or more"):
         LossWeights(locality=-1.0)
+
+
+def test_a_step_hands_all_its_new_texts_to_the_trunk_at_once(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor, stage = editor_on(tiny_base)
+    batch, real, calls = random_batch(5), stage.split.trunk_many, []
+
+    def counted(passes):  # type: ignore[no-untyped-def]
+        calls.append(len(passes))
+        return real(passes)
+
+    monkeypatch.setattr(stage.split, "trunk_many", counted)
+    meta_loss(editor, stage, batch, WEIGHTS)
+    meta_loss(editor, stage, batch, WEIGHTS)
+    assert len(calls) == 1, "one call in the first step, none in the second"

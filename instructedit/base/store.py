@@ -82,6 +82,11 @@ class TrunkStore:
         self._new_size = 0
 
     @property
+    def keeps(self) -> bool:
+        """Whether a state that was asked for is likely to be there when it is asked for again."""
+        return self._limit > 0 or self.folder is not None
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the states."""
         return self._dtype or self.split.dtype

@@ -254,7 +254,7 @@ USAGE = namedtuple("USAGE", "total used free")
         (["--model.store.folder", "states", "--stepz", "1"], "stepz"),
         (["--model.store.folder", "states", "--model.store.disk_gib", "1e-5"], "model.store.disk_gib"),
         (["--model.store.folder", "states", "--model.store.disk_gib", "0"], "model.store.disk_gib"),
-        (["--model.store.folder", "run.yaml/states"], "Cannot write to model.store.folder"),
+        (["--model.store.folder", "run.yaml/states"], "Cannot make model.store.folder"),
         (["--model.store.folder", "states", "free"], "are free"),
     ],
 )
