@@ -24,6 +24,14 @@ from instructedit.hypernet.face import MetaEditor
 from lightning_modules.strategies.sharded import MOMENTS, Sharded
 
 
+BUCKET = 50_000_000
+"""Numbers in one message between ranks, more than the hypernetwork's largest matrix has: 0.2 GB, where DeepSpeed's
+defaults set 2 GB of an accelerator aside."""
+
+LIVE = 200_000_000
+"""Numbers of a cut base that may be gathered at once under stage 3: a block of LLaMA-2-7B has 202 million."""
+
+
 class AsTheyAre(DeepSpeedPrecision):
     """Leaves dtypes alone: the hypernetwork is fp32 by itself, the base keeps its own, a batch holds integers."""
 
@@ -73,7 +81,16 @@ class Zero(Sharded, DeepSpeedStrategy):
             # DeepSpeed's own CPU Adam is another implementation, compiled on first use.
             "zero_force_ds_cpu_optimizer": False,
             "train_micro_batch_size_per_gpu": 1,  # for DeepSpeed's own reports of throughput alone
-            "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": persist},
+            "zero_optimization": {
+                "stage": stage,
+                "reduce_bucket_size": BUCKET,
+                "allgather_bucket_size": BUCKET,
+                "stage3_prefetch_bucket_size": BUCKET,
+                # DeepSpeed's default, 1e9, would keep a whole base of that size gathered once it has run.
+                "stage3_max_live_parameters": LIVE,
+                "stage3_max_reuse_distance": LIVE,
+                "stage3_param_persistence_threshold": persist,
+            },
         }
         if offload:
             config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}

@@ -171,3 +171,43 @@ def slow_everything(folder: str) -> None:
         (marks / f"step-{self.trainer.global_step}").touch()
 
     EditorModule.on_train_batch_end = stepped  # type: ignore[method-assign]
+
+
+def weigh_loading() -> None:
+    """Print how much resident memory loading a cut base takes: at most while it lasts, and what stays."""
+    import ctypes
+    import gc
+
+    from lightning_modules.strategies.zero import Zero
+
+    # Each matrix of its own: what is freed leaves the process at once, and holes do not count as held.
+    ctypes.CDLL(None).mallopt(-3, 1 << 18)  # M_MMAP_THRESHOLD
+
+    real = Zero.partitioned
+
+    def weighed(self: Zero, *args: Any) -> Any:
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        before = _resident()
+        base = real(self, *args)
+        gc.collect()
+        after = _resident()
+        told = {
+            "rank": _rank(),
+            "peak": after["VmHWM"] - before["VmRSS"],
+            "stays": after["RssAnon"] - before["RssAnon"],
+        }
+        print("MEMORY " + json.dumps(told), flush=True)
+        return base
+
+    Zero.partitioned = weighed  # type: ignore[method-assign]
+
+
+def _resident() -> dict[str, int]:
+    """Kinds of resident memory, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return {
+        name: int(rest.split()[0]) * 1024
+        for name, _, rest in (line.partition(":") for line in lines)
+        if "Rss" in name or name in ("VmHWM", "VmRSS")
+    }
