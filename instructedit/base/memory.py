@@ -17,6 +17,9 @@ from instructedit.errors import InputError
 
 FP32 = 4
 
+GATHERED = 250_000_000
+"""Numbers of a sharded base that are whole on an accelerator at once, at most: what our ZeRO strategies allow."""
+
 
 @dataclass(frozen=True)
 class BaseSize:
@@ -167,13 +170,15 @@ def accelerator_memory(base: BaseSize, editor: EditorSize, placing: Placing, ste
 def _base(base: BaseSize, placing: Placing) -> int:
     """Bytes of the frozen base.
 
-    replicated: all. sharded: all / ranks, and gathered at once the larger of a block and the head. tail_only: tail and
-    head (a tied embedding is the head), and one block of the trunk where it computes on the accelerator.
+    replicated: all. sharded: all / ranks, and what is gathered of the rest: as much as is allowed, at least the larger
+    of a block and the head. tail_only: tail and head (a tied embedding is the head), and one block of the trunk where
+    it computes on the accelerator.
     """
     if placing.base == "replicated":
         numbers = base.whole
     elif placing.base == "sharded":
-        numbers = -(-base.whole // placing.ranks) + max(base.block, base.head)
+        own = -(-base.whole // placing.ranks)
+        numbers = min(base.whole, own + max(base.block, base.head, GATHERED))
     else:
         numbers = base.tail + base.head + (base.block if placing.trunk_device == "accelerator" else 0)
     return numbers * placing.dtype.itemsize

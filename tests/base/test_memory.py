@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from instructedit.base import Base, SiteSpec, find_sites
+from instructedit.base import Base, SiteSpec, find_sites, memory
 from instructedit.base.memory import BaseSize, EditorSize, Memory, Placing, StepSize, accelerator_memory
 from instructedit.base.paging import without_weights
 from instructedit.errors import InputError
@@ -54,7 +54,9 @@ def test_an_editor_is_counted(tiny_llama_base: Base) -> None:
     assert (size.width, size.per_token) == (6 * 80, 2 * (3 * 6 * 80 + 6 * 16))
 
 
-def test_each_placement_holds_what_it_says() -> None:
+def test_each_placement_holds_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert of("sharded", zero=3, ranks=4).base == 4 * 8300, "a small base may all be gathered at once"
+    monkeypatch.setattr(memory, "GATHERED", 100)
     assert of("replicated").base == 4 * 8300
     assert of("replicated", torch.bfloat16).base == 2 * 8300
     assert of("tail_only").base == 4 * (3000 + 200 + 1000)

@@ -8,9 +8,11 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 
+from instructedit.base.memory import GATHERED
 from instructedit.errors import InputError
 from lightning_modules.strategies import STRATEGIES, make_strategy
 from lightning_modules.strategies.fsdp2 import FSDP2, cut, whole
+from lightning_modules.strategies.zero import BUCKET, LIVE
 from tests.lightning_modules.conftest import Write, run
 
 MINUTE = timedelta(minutes=1)
@@ -79,3 +81,7 @@ def test_a_choice_that_cannot_be(
 def test_what_is_not_cut_is_whole() -> None:
     value = torch.ones(3)
     assert whole(value) is value and cut(value, torch.zeros(3)) is value
+
+
+def test_the_memory_table_counts_what_the_strategies_gather() -> None:
+    assert GATHERED == LIVE + BUCKET
