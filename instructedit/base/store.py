@@ -29,7 +29,8 @@ class TrunkStore:
 
     A state never depends on when, or beside what, it was computed: every pass has the same number of
     rows (filled up by repeating its last input), and an input's padded length follows from
-    its own length alone.
+    its own length alone. That a row's place in a pass does not count either was seen for passes of whole tiles
+    (4 rows of multiples of 32 tokens) and of one row; several threads may round odd shapes otherwise.
 
     Args:
         split: the split whose trunk computes.
