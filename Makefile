@@ -50,7 +50,7 @@ types: $(STAMP) ## mypy over both packages
 test-fast: $(STAMP) ## the fast tests: no weights, no network, random tiny models
 	$(PYTEST) -m "not slow and not long and not slurm and not deepspeed and not network"
 
-test: $(STAMP) ## fast and slow tests, with the real base (under 10 minutes)
+test: $(STAMP) ## fast and slow tests, with the real base (under 12 minutes)
 	$(PYTEST) -m "$(if $(filter fast,$(TESTED)),slow and )not long and not slurm and not deepspeed and not network"
 
 # Status 5 is "no test was selected", which is no failure when the only tests left over are of tiers that do not exist.

@@ -284,7 +284,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--steps" in said and "--part" in said and "--model.store.disk_gib" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_fill_one_folder_while_they_train(
     write_config: Write, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ def test_a_rank_that_fails_tells_why_and_ends_all(strategy: str, place: Place) -
     assert "going on at step 4 from" in place.start("run", strategy, 2).succeeds().output()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rank_that_does_not_answer_is_given_up(place: Place) -> None:
     job = place.start("run", "ddp", 2, "--processes.timeout_minutes", "0.1", patch="hang_at", step=3, rank=1)
     job.until(lambda: not job.processes[0].is_alive(), 60)
