@@ -53,9 +53,9 @@ def _fit(argv: Sequence[str]) -> None:
         if cli.stopping.stopped:
             raise Stopped
         trainer.optimizers = []  # their memory serves the test
+        module.to(trainer.strategy.root_device)  # the Trainer has put it on the CPU
         cli.validation.make_up(trainer, module)
         step = load_checkpoint(module, cli.directory)
-        module.to(trainer.strategy.root_device)
         finish(module, data, cli.directory, step, trainer.global_rank, trainer.world_size)
     except Stopped:
         if trainer.is_global_zero:

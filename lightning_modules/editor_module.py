@@ -154,6 +154,8 @@ class EditorModule(LightningModule):
         if model is not None:
             # The engine fetches the parameters of the modules it knows, so the base is one of this module's here.
             self.base_model = model
+            # It leaves a module alone that has such a base, the editor in it too.
+            self.to(strategy.root_device)
 
     def on_fit_start(self) -> None:
         """The engine is there."""

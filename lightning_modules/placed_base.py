@@ -129,7 +129,9 @@ class PlacedBase:
         """Load it cut over the ranks, where it is to be; the engine then has to be given the model returned."""
         if self.placement != "sharded" or self._cut or not isinstance(strategy, Zero):
             return None
-        self._cut = strategy.partitioned(lambda: load_base(self.name, self.dtype), self.dtype)
+        # On its device, although nothing of it stays whole there: where a weight lies tells inputs where to go.
+        device = strategy.root_device
+        self._cut = strategy.partitioned(lambda: load_base(self.name, self.dtype, device), self.dtype)
         return self._cut.model
 
     def split_again(self) -> None:
