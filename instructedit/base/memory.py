@@ -17,7 +17,7 @@ from instructedit.errors import InputError
 
 FP32 = 4
 
-GATHERED = 250_000_000
+GATHERED = 300_000_000
 """Numbers of a sharded base that are whole on an accelerator at once, at most: what our ZeRO strategies allow."""
 
 

@@ -23,12 +23,11 @@ from instructedit.errors import InputError
 from instructedit.hypernet.face import MetaEditor
 from lightning_modules.strategies.sharded import MOMENTS, Sharded
 
-
 BUCKET = 50_000_000
 """Numbers in one message between ranks, more than the hypernetwork's largest matrix has: 0.2 GB, where DeepSpeed's
 defaults set 2 GB of an accelerator aside."""
 
-LIVE = 200_000_000
+LIVE = 250_000_000
 """Numbers of a cut base that may be gathered at once under stage 3: a block of LLaMA-2-7B has 202 million."""
 
 
