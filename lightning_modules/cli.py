@@ -55,6 +55,7 @@ def _fit(argv: Sequence[str]) -> None:
         trainer.optimizers = []  # their memory serves the test
         module.to(trainer.strategy.root_device)  # the Trainer has put it on the CPU
         cli.validation.make_up(trainer, module)
+        trainer.strategy.barrier("best")  # rank zero may still be writing what all are going to read
         step = load_checkpoint(module, cli.directory)
         finish(module, data, cli.directory, step, trainer.global_rank, trainer.world_size)
     except Stopped:
