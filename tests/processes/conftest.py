@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from instructedit.base import SiteSpec, find_sites, load_base
+from instructedit.hypernet.editor import EditorConfig, HyperEditor
 from lightning_modules.callbacks.checkpoints import read_checkpoint
 from tests.lightning_modules.conftest import gpt2_folder, llama_folder, prepared, write_experiment
 from tests.processes.jobs import Job
@@ -71,6 +73,30 @@ def place(tmp_path: Path, prepared: Path, llama_folder: Path) -> Place:
 def last(path: Path) -> dict[str, Any]:
     """The last checkpoint of a run."""
     return read_checkpoint(path / "checkpoints" / "last.ckpt", verify=True)
+
+
+def first_weights(base: Path) -> dict[str, torch.Tensor]:
+    """The hypernetwork every run starts with, under its names in a checkpoint."""
+    torch.manual_seed(0)
+    editor = HyperEditor(find_sites(load_base(str(base)), SiteSpec(last_blocks=2)), EditorConfig(rank=8))
+    return {f"editor.{name}": value.detach() for name, value in editor.named_parameters()}
+
+
+def check_close(one: dict[str, Any], other: dict[str, Any], start: dict[str, torch.Tensor], bound: float) -> str:
+    """Check that two checkpoints are closer than ``bound`` of the way from the start; Adam's moments, of their size.
+
+    Returns:
+        How far the first has travelled, and how far apart they are.
+    """
+    moved = {name: one["state_dict"][name] - value for name, value in start.items()}
+    assert all(change.any() for change in moved.values()), "every part of the hypernetwork moves"
+    travelled = torch.cat([change.flatten() for change in moved.values()]).norm()
+    apart = torch.cat([(other["state_dict"][name] - one["state_dict"][name]).flatten() for name in moved]).norm()
+    assert apart <= bound * travelled
+    for part in ("state_dict", "exp_avg", "exp_avg_sq"):  # the state dict has the running moments too
+        a, b = vector(one, part), vector(other, part)
+        assert (a - b).norm() <= bound * a.norm(), part
+    return f"travelled {travelled:.4f}, apart {apart:.2e}"
 
 
 def vector(content: dict[str, Any], part: str = "state_dict") -> torch.Tensor:

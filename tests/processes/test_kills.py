@@ -12,22 +12,34 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.callbacks.checkpoints import find_checkpoint, read_checkpoint
+from lightning_modules.callbacks.checkpoints import read_checkpoint
 from tests.lightning_modules.test_resume import assert_same_run
 from tests.processes.conftest import Place
 from tests.processes.jobs import Job
 
 STEPS = 24
 RUN = {"trainer__max_steps": STEPS, "checkpoint__every_n_steps": 3, "validation__every_n_steps": 8}
-KINDS = ("kill one", "kill all", "usr1", "term", "kill in save", "kill in validation", "usr1 in validation", "at once")
+KINDS = (
+    "kill one",
+    "kill all",
+    "usr1",
+    "term",
+    "int",
+    "kill in save",
+    "kill in validation",
+    "usr1 in validation",
+    "at once",
+    "early",
+)
+STOPS = {"term": signal.SIGTERM, "int": signal.SIGINT}
 ENDING_SECONDS = 30.0
 """How soon the other ranks must have ended after one was killed."""
 
 
 def newest(path: Path) -> int | None:
-    """The step of the newest whole checkpoint of a run."""
-    found = find_checkpoint(path / "checkpoints")
-    return read_checkpoint(found)["global_step"] if found else None
+    """The step of the newest checkpoint file of a run; each of its files must be whole."""
+    contents = [read_checkpoint(file, verify=True) for file in (path / "checkpoints").glob("*.ckpt")]
+    return max((content["global_step"] for content in contents), default=None)
 
 
 def interrupt(job: Job, marks: Path, kind: str, begun: int, chance: random.Random) -> None:
@@ -39,6 +51,8 @@ def interrupt(job: Job, marks: Path, kind: str, begun: int, chance: random.Rando
     elif "in validation" in kind:
         job.until((marks / "validating").exists)
         time.sleep(chance.uniform(0, 0.4))
+    elif kind == "early":
+        time.sleep(chance.uniform(0, 0.8))  # setting up, loading the checkpoint, the first step
     elif kind != "at once":
         step = begun + chance.randint(1, 5)
         job.until((marks / f"step-{step}").exists)
@@ -46,8 +60,8 @@ def interrupt(job: Job, marks: Path, kind: str, begun: int, chance: random.Rando
     rank = chance.randrange(len(job.processes))
     if kind.startswith("usr1"):
         job.kill(signal.SIGUSR1, chance.choice([None, rank]))
-    elif kind == "term":
-        job.kill(signal.SIGTERM, chance.choice([None, rank]))
+    elif kind in STOPS:
+        job.kill(STOPS[kind], chance.choice([None, rank]))
     else:
         job.kill(signal.SIGKILL, rank if kind == "kill one" or chance.random() < 0.5 else None)
 
@@ -66,7 +80,7 @@ def survive(place: Place, strategy: str, ranks: int, kills: int, seed: int) -> C
         marks.mkdir(parents=True)
         finished = False
         while not finished:
-            before = newest(path) if path.exists() else None
+            before = newest(path)
             for mark in marks.iterdir():
                 mark.unlink()
             interrupting = done.total() < kills
@@ -78,7 +92,7 @@ def survive(place: Place, strategy: str, ranks: int, kills: int, seed: int) -> C
             if interrupting:
                 interrupt(job, marks, kind, before or 0, chance)
             at = time.monotonic()
-            if interrupting and kind == "at once" and 137 in job.settled():
+            if interrupting and kind in ("at once", "early") and 137 in job.settled():
                 # A rank that is gone before the ranks have met is its launcher's business: srun --kill-on-bad-exit,
                 # torchrun and the program's own launcher end the others.
                 job.kill(signal.SIGKILL)
@@ -92,11 +106,12 @@ def survive(place: Place, strategy: str, ranks: int, kills: int, seed: int) -> C
             if interrupting and not finished:
                 done[kind] += 1
                 print(f"{strategy} x{ranks}: {kind} after step {before}, statuses {codes}, ended in {took:.1f} s")
-                if kind.startswith(("usr1", "term")):
+                if kind.startswith(("usr1", *STOPS)):
                     assert set(codes) == {0} and "run the same command again to go on" in said, said
                 else:
                     assert 137 in codes and 0 not in codes, (codes, said)
             assert not any(alive(pid) for pid in job.pids)
+            assert (newest(path) or 0) >= (before or 0), f"{kind} has lost step {before}"
         assert_same_run(place.path("alone"), path)
         assert not list(path.rglob("*.partial"))
     return done
