@@ -41,6 +41,7 @@ def fit(argv: Sequence[str]) -> None:
 
 
 def _fit(argv: Sequence[str]) -> None:
+    from lightning_modules.callbacks.checkpoints import check_same
     from lightning_modules.callbacks.stopping import Stopped
     from lightning_modules.parser import EditorCLI
     from lightning_modules.report import finish, load_checkpoint
@@ -57,6 +58,7 @@ def _fit(argv: Sequence[str]) -> None:
         cli.validation.make_up(trainer, module)
         trainer.strategy.barrier("best")  # rank zero may still be writing what all are going to read
         step = load_checkpoint(module, cli.directory)
+        check_same(trainer, step, "test")
         finish(module, data, cli.directory, step, trainer.global_rank, trainer.world_size)
     except Stopped:
         if trainer.is_global_zero:
@@ -64,6 +66,7 @@ def _fit(argv: Sequence[str]) -> None:
             print(f"stopped at step {step} by {name}; run the same command again to go on", flush=True)
     finally:
         module.placed.flush()
+        cli.directory.unlock()
 
 
 def validate(argv: Sequence[str]) -> None:
@@ -104,10 +107,12 @@ def _start(cli: "EditorCLI") -> str | None:
 
     Nothing is written before every check has passed: a refused command leaves a run as it was.
     """
-    from instructedit.errors import InputError
+    from instructedit.errors import InputError, MismatchError
     from lightning_modules.callbacks.checkpoints import read_checkpoint
     from lightning_modules.loggers import wandb_logger
     from lightning_modules.record_check import prepared_apart
+    from lightning_modules.run_directory import changed_keys, science
+    from lightning_modules.saved_state import OURS
 
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
     for name in ("max_steps", "log_every_n_steps"):
@@ -116,6 +121,7 @@ def _start(cli: "EditorCLI") -> str | None:
     module.check_steps(trainer.max_steps)
     module.placed.check_strategy(trainer.strategy, module.method)
     cli.directory.check(cli.resolved())
+    module.science = science(cli.resolved())
     data.load_pools(module.method)
     hashes = data.hashes()
     base = module.build(trainer.strategy.root_device)
@@ -128,6 +134,9 @@ def _start(cli: "EditorCLI") -> str | None:
         content = read_checkpoint(Path(checkpoint))
         module.check_checkpoint(content)
         data.check_state(content["EditDataModule"])
+        told = changed_keys(content[OURS].get("science", module.science), module.science)
+        if told:
+            raise MismatchError(f"The checkpoint {checkpoint} was made with other settings: {told}. Restore them.")
         step = content["global_step"]
     apart = prepared_apart(data.folder, [*data.tasks, *data.held_out])
     if apart and trainer.is_global_zero:
@@ -136,6 +145,9 @@ def _start(cli: "EditorCLI") -> str | None:
             "of another. Prepare all of them in one command.",
             ", ".join(apart),
         )
+    cli.checkpoints.begun = step
+    if trainer.is_global_zero:
+        cli.directory.lock()
     record = cli.directory.begin(cli.resolved(), base.fingerprint, hashes, step, write=trainer.is_global_zero)
     if trainer.is_global_zero:
         started = f"going on at step {step} from {checkpoint}" if checkpoint else f"starting {cli.directory.path}"
@@ -150,11 +162,14 @@ def _checkpoint(cli: "EditorCLI") -> str | None:
     from instructedit.errors import InputError
     from lightning_modules.callbacks.checkpoints import BEST, find_checkpoint, read_checkpoint
 
-    asked = cli.config.ckpt_path
+    asked, own = cli.config.ckpt_path, cli.directory.checkpoints
     if asked not in (None, "last"):
-        path = cli.directory.checkpoints / BEST if asked == "best" else Path(asked)
-        read_checkpoint(path)
-        return str(path)
+        path = own / BEST if asked == "best" else Path(asked)
+        if path.resolve().parent == own.resolve() or not cli.directory.started:
+            read_checkpoint(path, verify=True)
+            return str(path)
+        # The run began from it once: a job that is started again with the same command goes on.
+        log.warning("--ckpt_path %s is where this run began; it goes on from its own newest checkpoint.", asked)
     found = find_checkpoint(cli.directory.checkpoints)
     if found is None and asked:
         raise InputError(f"The run in {cli.directory.path} has no checkpoint. Leave --ckpt_path out to start it.")

@@ -96,6 +96,8 @@ class EditorModule(LightningModule):
         self.lr, self.alpha_lr, self.warmup_steps, self.schedule = lr, alpha_lr, warmup_steps, schedule
         self.max_bad_steps = max_bad_steps
         self.editor: MetaEditor
+        self.science: dict[str, str] = {}
+        """The settings a checkpoint of this training stands on; kept in it."""
         self.skipped_steps = 0
         self.bad_in_a_row = 0
         self.last_values: dict[str, float] = {}
@@ -318,6 +320,7 @@ class EditorModule(LightningModule):
             "skipped_steps": self.skipped_steps,
             "bad_in_a_row": self.bad_in_a_row,
             "micro_batches": self.trainer.accumulate_grad_batches,
+            "science": self.science,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ that would change what a step is, or that this program sets itself, are not offe
 """
 
 import logging
+import os
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from instructedit.cli import underscored
@@ -29,7 +30,7 @@ from lightning_modules.editor_module import EditorModule
 from lightning_modules.loggers import MetricsCsv
 from lightning_modules.processes import ProcessesConfig
 from lightning_modules.run_directory import RunConfig, RunDirectory
-from lightning_modules.strategies import make_strategy
+from lightning_modules.strategies import check_launched, make_strategy
 from lightning_modules.strategies.zero import AsTheyAre, Zero
 
 FROM_RUN = "--from_run"
@@ -133,6 +134,8 @@ class EditorCLI(LightningCLI):
         if self.command != "fit":
             # Nothing is trained: one process does it, whatever the run was trained with.
             settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        else:
+            check_launched(settings, _launched())
         processes = ProcessesConfig(**self.config.processes.as_dict())
         timeout = timedelta(minutes=processes.timeout_minutes)
         settings["strategy"] = make_strategy(
@@ -141,7 +144,8 @@ class EditorCLI(LightningCLI):
         plugins: list[Any] = [AtomicCheckpointIO(self.checkpoints.keep)]
         if isinstance(settings["strategy"], Zero):
             plugins.append(AsTheyAre())
-        if SLURMEnvironment.detect():
+        # torchrun comes first: started by srun, it launches the ranks, and its tasks are not they.
+        if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
             plugins.append(SLURMEnvironment(auto_requeue=False))  # Lightning's requeue can deadlock ranks
         settings |= {"plugins": plugins, "logger": [self.csv], "default_root_dir": str(self.directory.path)}
         settings |= {"max_epochs": -1, "use_distributed_sampler": False}
@@ -189,6 +193,13 @@ def named_run(argv: Sequence[str]) -> list[str]:
         )
     path = path.resolve()
     return ["--config", str(path / "config.yaml"), "--run.folder", str(path.parent), "--run.name", path.name, *rest]
+
+
+def _launched() -> int | None:
+    """How many processes a launcher has started; None where this program does that itself."""
+    if TorchElasticEnvironment.detect():
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ["SLURM_NTASKS"]) if SLURMEnvironment.detect() else None
 
 
 def _listed(callbacks: Any) -> list[Any]:

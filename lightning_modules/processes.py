@@ -45,7 +45,7 @@ def end_together() -> Iterator[None]:
     Leaving the interpreter in order would first take down collectives, which may wait for the other ranks.
     """
     rank, local_rank = _rank(), os.environ.get("LOCAL_RANK")
-    if local_rank not in (None, "0") and "SLURM_JOB_ID" not in os.environ:
+    if local_rank not in (None, "0"):
         _die_with_parent()
     try:
         yield
@@ -72,7 +72,8 @@ def end_together() -> Iterator[None]:
 
 
 def _rank() -> str:
-    return os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or "0"
+    # A rank that was launched inside an allocation has inherited its launcher's SLURM_PROCID.
+    return os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or "0"
 
 
 def _several() -> bool:
@@ -84,18 +85,13 @@ def _several() -> bool:
 
 
 def _lost_peer(error: BaseException) -> bool:
-    """Whether a collective failed because of another process, not because of this one."""
-    text = str(error)
-    told = (
-        "Connection closed by peer",
-        "Connection reset by peer",
-        "Timed out waiting",
-        "Broken pipe",
-        "remote process",
-    )
+    """Whether a collective failed because of another process, as far as its text tells: gloo's and NCCL's words."""
     import torch.distributed
 
-    return isinstance(error, torch.distributed.DistError) or any(part in text for part in told)
+    if not isinstance(error, RuntimeError | torch.distributed.DistError):
+        return False
+    told = ("connection closed by peer", "connection reset by peer", "timed out waiting", "ncclremoteerror", "timeout")
+    return any(part in str(error).lower() for part in told)
 
 
 def _leave(status: int) -> None:

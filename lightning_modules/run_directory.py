@@ -4,6 +4,7 @@ Knows files only; nothing about models or Lightning.
 """
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
 from instructedit.errors import InputError, MismatchError
 from instructedit.provenance import revision, versions
+
+log = logging.getLogger(__name__)
 
 SCIENCE = ("model.", "data.", "seed_everything", "trainer.max_steps", "trainer.gradient_clip")
 """Settings a run cannot change when it goes on ..."""
@@ -30,6 +34,8 @@ FREE = (
     "data.num_workers",
 )
 """... but for these, which say where and in which portions the same is computed."""
+
+LOCK_SECONDS = 20.0
 
 ABSENT = "absent"
 """How a setting that only one of two configurations has is told."""
@@ -80,6 +86,7 @@ class RunDirectory:
         self.editor = path / "editor"
         self.metrics = path / "metrics.csv"
         self.results = path / "results"
+        self._lock = FileLock(path / "run.lock")
 
     @property
     def started(self) -> bool:
@@ -99,11 +106,8 @@ class RunDirectory:
         if not (self.config.exists() and self.started):
             return
         before, now = (_science(_parsed(text, self.config)) for text in (self.config.read_text(), resolved))
-        changed = [key for key in sorted(before | now) if before.get(key, ABSENT) != now.get(key, ABSENT)]
-        # A setting that is offered since and was left null: a run from before it goes on.
-        changed = [key for key in changed if {before.get(key, ABSENT), now.get(key, ABSENT)} != {ABSENT, repr(None)}]
-        if changed:
-            told = ", ".join(f"{key} ({before.get(key, ABSENT)}, now {now.get(key, ABSENT)})" for key in changed)
+        told = changed_keys(before, now)
+        if told:
             raise MismatchError(
                 f"The run directory {self.path} belongs to another configuration: {told}. "
                 f"Choose another --run.name, or remove the directory."
@@ -143,6 +147,31 @@ class RunDirectory:
         raise MismatchError(
             f"The run in {self.path} was started with {what}. Choose another --run.name, or restore what it was."
         )
+
+    def lock(self, seconds: float = LOCK_SECONDS) -> None:
+        """Keep other processes from training in this directory until ``unlock``, or the end of this process.
+
+        Args:
+            seconds: how long to wait for one that is about to end, as before a requeue.
+
+        Raises:
+            InputError: another process trains in it, or the directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=seconds)
+        except Timeout as error:
+            raise InputError(
+                f"Another process is training in {self.path}. Wait for it to end, or give this run another --run.name."
+            ) from error
+        except NotImplementedError:
+            log.warning("%s: the file system knows no locks; see to it that one job at a time trains there.", self.path)
+        except OSError as error:
+            raise InputError(f"Cannot write to the run directory {self.path}: {error.strerror}.") from error
+
+    def unlock(self) -> None:
+        """Let others train in it."""
+        self._lock.release()
 
     def begin(
         self, resolved: str, fingerprint: str, data: Mapping[str, str], step: int, write: bool = True
@@ -201,7 +230,10 @@ def _starts(known: Mapping[str, Any]) -> list[dict[str, Any]]:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 
@@ -218,6 +250,19 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(inner, f"{prefix}{key}.")
     else:
         yield prefix.removesuffix("."), value
+
+
+def science(resolved: str) -> dict[str, str]:
+    """What of a whole configuration, as YAML, must stay the same: flat names and texts."""
+    return _science(yaml.safe_load(resolved))
+
+
+def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Tell which of these settings differ, with both values; empty where none does."""
+    changed = [key for key in sorted({**before, **now}) if before.get(key, ABSENT) != now.get(key, ABSENT)]
+    # A setting that is offered since and was left null: a run from before it goes on.
+    changed = [key for key in changed if {before.get(key, ABSENT), now.get(key, ABSENT)} != {ABSENT, repr(None)}]
+    return ", ".join(f"{key} ({before.get(key, ABSENT)}, now {now.get(key, ABSENT)})" for key in changed)
 
 
 def _science(config: Any) -> dict[str, str]:

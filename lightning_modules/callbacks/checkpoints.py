@@ -87,22 +87,20 @@ class Checkpoints(Callback):
         if every_n_steps < 1 or keep < 1:
             raise InputError(f"checkpoint.every_n_steps and keep are 1 or more; found {every_n_steps} and {keep}.")
         self.every_n_steps, self.keep = every_n_steps, keep
+        self.begun = 0
+        """The step of the checkpoint this start goes on from."""
         self._saved_step = -1
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the metrics of steps that are going to be done again.
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare the ranks' checkpoints before anything of them is shared out.
 
         Raises:
-            InputError: the ranks have read different checkpoints.
+            InputError: the ranks have read different ones.
         """
-        steps = torch.tensor([trainer.global_step, -trainer.global_step], device=pl_module.device)
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
-        if steps[0] != -steps[1]:
-            raise InputError(
-                f"The ranks go on from different checkpoints, of steps {-int(steps[1])} to {int(steps[0])}: they do "
-                f"not see the same files in {_folder(trainer)}. Put run.folder on a file system that all nodes share."
-            )
+        check_same(trainer, self.begun, "go on from")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop the metrics of steps that are going to be done again."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCsv):
                 logger.rewind(trainer.global_step)
@@ -136,6 +134,23 @@ class Checkpoints(Callback):
             self.save(trainer)
 
 
+def check_same(trainer: Trainer, step: int, what: str) -> None:
+    """Check that all ranks have read a checkpoint of the same step. All of them call it together.
+
+    Raises:
+        InputError: they have not.
+    """
+    if trainer.world_size == 1:
+        return
+    steps = torch.tensor([step, -step], device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
+    if steps[0] != -steps[1]:
+        raise InputError(
+            f"The ranks {what} different checkpoints, of steps {-int(steps[1])} to {int(steps[0])}: they do not see "
+            f"the same files in {_folder(trainer)}. Put run.folder on a file system all nodes share, and start again."
+        )
+
+
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "checkpoints"
 
@@ -152,12 +167,12 @@ def keep_as_best(folder: Path) -> None:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run to go on from; None where there is none at all.
+    """Return the newest whole checkpoint of a run to go on from, the best one last; None where there is none at all.
 
     Raises:
         InputError: there are some, and none can be read.
     """
-    there = [folder / LAST, *sorted(folder.glob(OLDER), reverse=True)]
+    there = [folder / LAST, *sorted(folder.glob(OLDER), reverse=True), folder / BEST]
     there = [path for path in there if path.exists()]
     for path in there:
         try:
@@ -200,4 +215,7 @@ def read_checkpoint(path: Path, verify: bool = False, mapped: bool = True) -> di
         return content
     except Exception as error:  # torch raises many kinds for damaged files
         first = (str(error).splitlines() or [""])[0]
-        raise InputError(f"Checkpoint {path} cannot be read ({type(error).__name__}: {first}).") from error
+        raise InputError(
+            f"Checkpoint {path} cannot be read ({type(error).__name__}: {first}). Name another one with --ckpt_path, "
+            f"or leave that out."
+        ) from error

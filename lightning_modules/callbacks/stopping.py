@@ -27,8 +27,14 @@ class StopOnSignal(Callback):
         self.stopped = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the handlers back: Lightning put its own around them."""
+        """Take the handlers back: Lightning put its own around them. Stop at once if a signal has come by now.
+
+        Raises:
+            Stopped: one has, before the first step of this start; nothing new is to be saved.
+        """
         signals.install()
+        if self._asked(trainer, pl_module):
+            raise Stopped
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -36,9 +42,13 @@ class StopOnSignal(Callback):
         """Agree with the other ranks."""
         if not at_step_end(trainer, batch_idx):
             return
+        if self._asked(trainer, pl_module):
+            self.stopped = trainer.should_stop = True
+            self.checkpoints.save(trainer)
+
+    def _asked(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Whether any rank has been told to stop."""
         flag = torch.tensor([float(bool(signals.requested()))], device=pl_module.device)
         if trainer.world_size > 1:
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        if flag.item():
-            self.stopped = trainer.should_stop = True
-            self.checkpoints.save(trainer)
+        return bool(flag.item())

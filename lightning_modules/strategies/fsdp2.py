@@ -48,7 +48,7 @@ class FSDP2(Sharded, ModelParallelStrategy):
 
     def whole_state(self, editor: MetaEditor) -> dict[str, Tensor]:
         """Gather the parameters; buffers are whole everywhere."""
-        return {name: whole(value.detach()) for name, value in editor.state_dict().items()}
+        return {name: whole(value.detach()).cpu() for name, value in editor.state_dict().items()}
 
     @torch.no_grad()
     def load_whole(self, editor: MetaEditor, state: Mapping[str, Tensor]) -> None:

@@ -98,6 +98,13 @@ class Zero(Sharded, DeepSpeedStrategy):
         super().__init__(config=config, timeout=timeout)
         self.stage = stage
 
+    def setup_distributed(self) -> None:
+        """Let DeepSpeed's own group of all ranks, which it would make later, wait as long as the others do."""
+        super().setup_distributed()
+        import deepspeed
+
+        deepspeed.utils.groups._WORLD_GROUP = torch.distributed.new_group(timeout=self._timeout)
+
     # --- DeepSpeed off CUDA ------------------------------------------------------------------------------------------
     def setup_environment(self) -> None:
         """Let CPUs pass too, with the indexed devices DeepSpeed wants."""
@@ -152,11 +159,12 @@ class Zero(Sharded, DeepSpeedStrategy):
 
     # --- whole and cut -----------------------------------------------------------------------------------------------
     def whole_state(self, editor: MetaEditor) -> dict[str, Tensor]:
-        """Gather the parameters under stage 3; else they are whole."""
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters(list(editor.parameters()), enabled=self.stage == 3):
-            return {name: value.detach().clone() for name, value in editor.state_dict().items()}
+        """Gather the parameters under stage 3, one at a time and onto the CPU; else they are whole."""
+        if self.stage < 3:
+            return editor.state_dict()
+        whole = {name: self.whole_parameter(value).cpu() for name, value in editor.named_parameters()}
+        # The state dict's own order, buffers included: a checkpoint's content does not depend on who wrote it.
+        return {name: whole.get(name, value) for name, value in editor.state_dict().items()}
 
     def load_whole(self, editor: MetaEditor, state: Mapping[str, Tensor]) -> None:
         """Write the parameters, and the fp32 copies that DeepSpeed steps."""

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from instructedit import signals
+from instructedit.errors import InputError
 from lightning_modules import editor_module
 from lightning_modules.callbacks import checkpoints, validation
 from lightning_modules.callbacks.checkpoints import read_checkpoint
+from lightning_modules.run_directory import RunDirectory
 from tests.lightning_modules.conftest import Write, rows, run, write_experiment
 
 
@@ -320,3 +322,39 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays(
     monkeypatch.setattr(checkpoints.torch, "save", real)
     assert run("fit", "--config", write_config()) == 0
     assert "going on at step 3 from" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_other_settings_is_refused_wherever_it_lies(
+    left_alone: Path, write_config: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = left_alone / "checkpoints" / "step-00000004.ckpt"
+    config = write_config("other", data__micro_batch=3, model__lr=1e-4)
+    assert run("fit", "--config", config, "--ckpt_path", file) == 2
+    assert "was made with other settings: model.lr (0.001, now 0.0001)" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_began_from_a_file_goes_on_from_its_own(
+    left_alone: Path, write_config: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = left_alone / "checkpoints" / "step-00000004.ckpt"
+    for begun in ("going on at step 4 from", "going on at step 6 from"):
+        assert run("fit", "--config", write_config("other", data__micro_batch=3), "--ckpt_path", file) == 0
+        assert begun in capsys.readouterr().out
+
+
+def test_a_best_checkpoint_alone_is_gone_on_from(left_alone: Path, tmp_path: Path) -> None:
+    shutil.copytree(left_alone / "checkpoints", tmp_path / "checkpoints")
+    for name in ("last.ckpt", "step-00000004.ckpt"):
+        (tmp_path / "checkpoints" / name).unlink()
+    assert checkpoints.find_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "best.ckpt"
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path: Path) -> None:
+    first, second = (RunDirectory(tmp_path / "run") for _ in range(2))
+    first.lock()
+    with pytest.raises(InputError, match="Another process is training in"):
+        second.lock(seconds=0.1)
+    first.unlock()
+    second.lock(seconds=0.1)
+    second.unlock()

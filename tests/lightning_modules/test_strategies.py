@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDevice
 
 from instructedit.base.memory import GATHERED
 from instructedit.errors import InputError
-from lightning_modules.strategies import STRATEGIES, make_strategy
+from lightning_modules.strategies import STRATEGIES, check_launched, make_strategy
 from lightning_modules.strategies.fsdp2 import FSDP2, cut, whole
 from lightning_modules.strategies.zero import BUCKET, LIVE
 from tests.lightning_modules.conftest import Write, run
@@ -85,3 +85,26 @@ def test_what_is_not_cut_is_whole() -> None:
 
 def test_the_memory_table_counts_what_the_strategies_gather() -> None:
     assert GATHERED == LIVE + BUCKET
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--trainer.devices", "abc"], "trainer.devices is 'abc'"),
+        (["--trainer.strategy", "zero_2", "--trainer.gradient_clip_algorithm", "value"], "gradient_clip_algorithm"),
+    ],
+)
+def test_a_trainer_setting_that_cannot_be(
+    flags: list[str], told: str, write_config: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", "--config", write_config(), *flags) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and told in error and not (tmp_path / "runs").exists()
+
+
+def test_a_launcher_must_start_as_many_processes_as_the_trainer_expects() -> None:
+    check_launched({"devices": 2, "num_nodes": 2}, 4)
+    check_launched({"devices": 2}, None)
+    for settings, launched in (({"devices": 1}, 2), ({"devices": 2}, 1), ({"devices": 2, "num_nodes": 2}, 2)):
+        with pytest.raises(InputError, match=f"launcher started {launched} processes"):
+            check_launched(settings, launched)
