@@ -173,6 +173,45 @@ def slow_everything(folder: str) -> None:
     EditorModule.on_train_batch_end = stepped  # type: ignore[method-assign]
 
 
+def die_in_save(moment: str) -> None:
+    """Be killed at one moment of the save of step 6, or before the best checkpoint gets its name."""
+    from lightning_modules.callbacks import checkpoints
+
+    save, rename = checkpoints.torch.save, checkpoints.os.replace
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    class Half:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, data: Any) -> int:
+            written = int(self.file.write(data))
+            self.file.flush()
+            if self.file.tell() > 20_000:
+                die()
+            return written
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    def saved(content: Any, file: Any) -> None:
+        save(content, Half(file) if moment == "writing" and content["global_step"] == 6 else file)
+
+    def renamed(source: Any, target: Any) -> None:
+        name = Path(target).name
+        before = name.startswith("step-")
+        between = name == "last.ckpt" and any(Path(target).parent.glob("step-*.ckpt"))
+        best = name == "best.ckpt"
+        if {"before the renames": before, "between the renames": between, "before the best": best}.get(moment):
+            die()
+        rename(source, target)
+
+    checkpoints.torch.save = saved  # type: ignore[assignment]
+    checkpoints.os.replace = renamed  # type: ignore[assignment]
+
+
 def weigh_loading() -> None:
     """Print how much resident memory loading a cut base takes: at most while it lasts, and what stays."""
     import ctypes

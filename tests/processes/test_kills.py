@@ -144,3 +144,28 @@ def test_interrupted_runs_end_with_the_same_bits(strategy: str, ranks: int, kill
     print(f"seed {seed}: {strategy} on {ranks} survived {done.total()} interruptions {dict(done)}")
     print(f"in {time.monotonic() - started:.0f} s")
     assert done.total() == kills
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("strategy", "ranks"), [("auto", 1), ("ddp", 2)])
+def test_a_kill_at_each_moment_of_a_save(strategy: str, ranks: int, place: Place) -> None:
+    steps = {"trainer__max_steps": 8, "validation__every_n_steps": 8, "checkpoint__every_n_steps": 3}
+    place.start("alone", strategy, ranks, **steps).succeeds()
+    # The newest whole file after the kill, and its step; a part of another lies beside it.
+    left = {
+        "writing": ("last.ckpt", 3),
+        "before the renames": ("last.ckpt", 3),
+        "between the renames": ("step-00000003.ckpt", 3),
+        "before the best": ("last.ckpt", 8),
+    }
+    for moment, (name, step) in left.items():
+        run = moment.replace(" ", "-")
+        path = place.path(run)
+        job = place.start(run, strategy, ranks, patch="die_in_save", moment=moment, **steps)
+        assert job.wait(ENDING_SECONDS + 30)[0] == 137, moment
+        assert newest(path) == step and (path / "checkpoints" / name).exists(), moment
+        assert list(path.rglob("*.partial")), moment
+        said = place.start(run, strategy, ranks, **steps).succeeds().output()
+        assert f"going on at step {step} from {path / 'checkpoints' / name}" in said, (moment, said)
+        assert_same_run(place.path("alone"), path)
+        assert not list(path.rglob("*.partial")), moment
