@@ -49,13 +49,32 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def rewind(self, step: int) -> None:
         """Drop the rows after a step: the run goes on from there."""
-        rows = [row for row in self._read() if int(row["step"]) <= step]
+        rows: list[dict[str, str]] = []
+        for row in self._read():
+            # Steps rise; where they do not, a full disk or a power cut has left a part of a row, the last one.
+            at = int(row["step"]) if row.get("step", "").isdecimal() else 0
+            if not (int(rows[-1]["step"]) if rows else 0) < at <= step:
+                break
+            rows.append(row)
         self._row = rows[-1] if rows else {}
         self._rewrite(rows)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write the values of a step; the file is complete after each call."""
+        """Write the values of a step; the file is complete after each call.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            self._log(metrics, step)
+        except OSError as error:
+            raise InputError(
+                f"Cannot write {self.path}: {error.strerror}. Make room or give the right to write there and run the "
+                f"same command again: it goes on from the last checkpoint."
+            ) from error
+
+    def _log(self, metrics: Mapping[str, float], step: int | None) -> None:
         if not self._columns:  # the first values of this process
             self._row = ([{}] + self._read())[-1]
         texts = {name: repr(float(value)) for name, value in metrics.items()}
