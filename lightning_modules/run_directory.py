@@ -3,6 +3,7 @@
 Knows files only; nothing about models or Lightning.
 """
 
+import errno
 import json
 import logging
 import os
@@ -36,6 +37,9 @@ FREE = (
 """... but for these, which say where and in which portions the same is computed."""
 
 LOCK_SECONDS = 20.0
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without locks answers, NFS without its lock daemon for instance."""
 
 ABSENT = "absent"
 """How a setting that only one of two configurations has is told."""
@@ -164,9 +168,10 @@ class RunDirectory:
             raise InputError(
                 f"Another process is training in {self.path}. Wait for it to end, or give this run another --run.name."
             ) from error
-        except NotImplementedError:
-            log.warning("%s: the file system knows no locks; see to it that one job at a time trains there.", self.path)
-        except OSError as error:
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, NotImplementedError) or error.errno in NO_LOCKS:
+                log.warning("%s: the file system knows no locks; let one job at a time train there.", self.path)
+                return
             raise InputError(f"Cannot write to the run directory {self.path}: {error.strerror}.") from error
 
     def unlock(self) -> None:

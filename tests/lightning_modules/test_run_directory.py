@@ -1,5 +1,6 @@
 """What a run directory remembers: the records, the base and the code a run was trained with."""
 
+import errno
 import json
 import os
 import shutil
@@ -99,3 +100,16 @@ def test_where_and_in_what_portions_may_change_but_not_the_states_dtype(tmp_path
     directory.check("model: {placement: sharded, store: {folder: b, disk_gib: 2, dtype: null}}\ntrainer: {devices: 4}")
     with pytest.raises(MismatchError, match="model.store.dtype"):
         directory.check("model: {placement: replicated, store: {folder: a, disk_gib: 1, dtype: bfloat16}}\n")
+
+
+def test_a_file_system_without_locks_is_told_and_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(*_args: object, **_more: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    directory = run_directory.RunDirectory(tmp_path / "run")
+    monkeypatch.setattr(directory._lock, "acquire", no_locks)
+    directory.lock()
+    directory.unlock()
+    assert "knows no locks" in caplog.text
