@@ -108,10 +108,10 @@ def _start(cli: "EditorCLI") -> str | None:
     Nothing is written before every check has passed: a refused command leaves a run as it was.
     """
     from instructedit.errors import InputError, MismatchError
+    from instructedit.runs.directory import changed_keys, science
     from lightning_modules.callbacks.checkpoints import read_checkpoint
     from lightning_modules.loggers import wandb_logger
     from lightning_modules.record_check import prepared_apart
-    from lightning_modules.run_directory import changed_keys, science
     from lightning_modules.saved_state import OURS
 
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
@@ -184,8 +184,7 @@ def _loaded(command: str, argv: Sequence[str], splits: "Sequence[PreparedSplit]"
     cli = EditorCLI(command, argv)
     device = cli.trainer.strategy.root_device
     cli.directory.check(cli.resolved())
-    if cli.model.placed.placement == "sharded":
-        cli.model.placed.placement = "tail_only"  # one process, which has nobody to share the base with
+    cli.model.placed.in_one_process()
     cli.datamodule.load_pools(cli.model.method)
     hashes = cli.datamodule.hashes(splits)
     cli.directory.check_facts(cli.model.build(device).fingerprint, hashes)

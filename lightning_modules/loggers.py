@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from instructedit.errors import InputError
-from lightning_modules.run_directory import RunConfig
+from instructedit.runs.directory import RunConfig
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from instructedit.cli import underscored
 from instructedit.errors import InputError
+from instructedit.runs.directory import RunConfig, RunDirectory
 from lightning_modules.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from lightning_modules.callbacks.progress import TrainingProgress
 from lightning_modules.callbacks.stopping import StopOnSignal
@@ -29,7 +30,6 @@ from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
 from lightning_modules.loggers import MetricsCsv
 from lightning_modules.processes import ProcessesConfig
-from lightning_modules.run_directory import RunConfig, RunDirectory
 from lightning_modules.strategies import check_launched, make_strategy
 from lightning_modules.strategies.zero import AsTheyAre, Zero
 

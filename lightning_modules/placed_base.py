@@ -60,6 +60,11 @@ class PlacedBase:
         self.evaluation_stage: Stage
         self._cut: Base | None = None
 
+    def in_one_process(self) -> None:
+        """Let a process that has nobody to share the base with hold its tail in place of its part; before ``load``."""
+        if self.placement == "sharded":
+            self.placement = "tail_only"
+
     def load(self, device: torch.device | str) -> None:
         """Load it; one that is to be cut over the ranks only so far that it can be looked at.
 

@@ -22,11 +22,11 @@ from instructedit.methods.base import EditMethod
 from instructedit.methods.hyper import HyperMethod
 from instructedit.methods.none import NoEdit
 from instructedit.records import EditExample, Outcome
+from instructedit.runs.directory import DATA, RunDirectory, write_whole
 from lightning_modules.callbacks.checkpoints import BEST, find_checkpoint, read_checkpoint
 from lightning_modules.callbacks.validation import shared_outcomes, stop_if_asked
 from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
-from lightning_modules.run_directory import DATA, RunDirectory, write_whole
 
 log = logging.getLogger(__name__)
 

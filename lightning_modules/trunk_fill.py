@@ -58,8 +58,7 @@ def fill(argv: Sequence[str]) -> None:
         raise InputError("The run keeps no states on disk. Set model.store.folder, for instance to data/trunk-states.")
     part = _part(cli.config.part)
     steps = _steps(cli.config.steps, cli.trainer.max_steps)
-    if module.placed.placement == "sharded":
-        module.placed.placement = "tail_only"  # one process, which has nobody to share the base with
+    module.placed.in_one_process()
     data.load_pools(module.method)
     base = module.build(cli.trainer.strategy.root_device)
     data.build(base, module.method)

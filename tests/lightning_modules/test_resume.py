@@ -13,10 +13,10 @@ import torch
 
 from instructedit import signals
 from instructedit.errors import InputError
+from instructedit.runs.directory import RunDirectory
 from lightning_modules import editor_module
 from lightning_modules.callbacks import checkpoints, validation
 from lightning_modules.callbacks.checkpoints import read_checkpoint
-from lightning_modules.run_directory import RunDirectory
 from tests.lightning_modules.conftest import Write, rows, run, write_experiment
 
 

@@ -14,7 +14,7 @@ from instructedit import signals
 from instructedit.checkpoints import read_card
 from instructedit.errors import MismatchError
 from instructedit.provenance import Revision
-from lightning_modules import run_directory
+from instructedit.runs import directory as run_directory
 from tests.lightning_modules.conftest import Write, run
 from tests.lightning_modules.test_resume import at_loss
 

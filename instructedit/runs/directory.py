@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,12 +56,22 @@ class RunConfig:
         folder: the folder of all runs.
         wandb: whether Weights & Biases gets the metrics too; ``online`` without a key becomes offline.
         wandb_project: the project there.
+        wandb_entity: the team or user there; null for the one the key belongs to.
+        wandb_group: groups runs there, a sweep's for instance.
+        wandb_tags: labels there.
+        wandb_results: whether the test table's rows go there too, as a table.
+        wandb_editor: whether the exported editor goes there too, as an artifact.
     """
 
     name: str = ""
     folder: str = "runs"
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     wandb_project: str = "instructedit"
+    wandb_entity: str | None = None
+    wandb_group: str | None = None
+    wandb_tags: list[str] = field(default_factory=list)
+    wandb_results: bool = False
+    wandb_editor: bool = False
 
     @property
     def path(self) -> Path:
@@ -177,6 +187,22 @@ class RunDirectory:
     def unlock(self) -> None:
         """Let others train in it."""
         self._lock.release()
+
+    def announce(self) -> str:
+        """Note the run before its first start: make its W&B id now, or return the one it has.
+
+        Raises:
+            InputError: the directory cannot be written, or its run.json cannot be read.
+        """
+        known = self.read()
+        if "wandb_id" not in known:
+            known["wandb_id"] = secrets.token_hex(4)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_whole(self.record, json.dumps(known, indent=2) + "\n")
+            except OSError as error:
+                raise InputError(f"Cannot write to the run directory {self.path}: {error.strerror}.") from error
+        return str(known["wandb_id"])
 
     def begin(
         self, resolved: str, fingerprint: str, data: Mapping[str, str], step: int, write: bool = True
