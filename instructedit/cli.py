@@ -4,20 +4,25 @@ Knows the commands' names and exit statuses, nothing of what they do; imports no
 ``instructedit --help`` answers at once. The strings that name ``lightning_modules`` are the library's only mention of
 the glue.
 
-Exit statuses: 0 done; 1 a fault of ours (with its traceback); 2 bad input (one line on stderr); 130 interrupted.
+Exit statuses: 0 done; 1 a fault of ours (with its traceback); 2 bad input (one line on stderr); 3 stopped by the
+scheduler before its end and not started again; 130 interrupted.
 """
 
+import inspect
 import os
+import re
 import sys
 import traceback
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import islice, zip_longest
 from typing import Any, Literal, NoReturn
 
 from instructedit import __version__
 from instructedit.errors import InputError, unknown
+from instructedit.scheduling import MAX_REQUEUES
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,17 @@ class Command:
         takes: ``"flags"``: a typed function, whose signature and docstring make its flags and help.
             ``"argv"``: a function of the list of arguments, which parses them itself.
         instead: what is run in its place when a flag is among the arguments; it is given the other ones.
+        saves: whether it saves and stops on a scheduler's signal by itself; any other command just ends, and does
+            again what it had not finished when its job goes on.
+        bare: the function's parameter that takes the arguments without a flag, a list; none for most.
     """
 
     target: str
     summary: str
     takes: Literal["flags", "argv"] = "flags"
     instead: Mapping[str, "Command"] = field(default_factory=dict)
+    saves: bool = False
+    bare: str | None = None
 
 
 COMMANDS: dict[str, Command] = {
@@ -54,6 +64,7 @@ COMMANDS: dict[str, Command] = {
         "lightning_modules.cli:fit",
         "Meta-train an editor, or go on with its run; ends with the editor folder and the test table.",
         takes="argv",
+        saves=True,
     ),
     "validate": Command(
         "lightning_modules.cli:validate",
@@ -68,6 +79,11 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "instructedit.commands.evaluate:evaluate",
         "Edit the same records with every method and write one table, with intervals and the paper's numbers.",
+    ),
+    "status": Command(
+        "instructedit.commands.status:status",
+        "Tell what runs are doing: step, rate, time left, and why one has failed; also of SLURM jobs.",
+        bare="runs",
     ),
 }
 
@@ -111,8 +127,13 @@ def run(argv: Sequence[str]) -> None:
         print(f"instructedit {__version__}")
     elif name not in COMMANDS:
         raise unknown("command", name, COMMANDS, "`instructedit --help` says what each does.")
-    else:
+    elif COMMANDS[name].saves or MAX_REQUEUES not in os.environ:
         _run_command(name, COMMANDS[name], rest)
+    else:
+        from instructedit.scheduling.requeue import ends_on_signals
+
+        with ends_on_signals():
+            _run_command(name, COMMANDS[name], rest)
 
 
 def resolve(target: str) -> Any:
@@ -161,7 +182,41 @@ def _run_command(name: str, command: Command, argv: list[str]) -> None:
             f"With {flag}: {other.summary}; `instructedit {name} {flag} --help`."
             for flag, other in command.instead.items()
         ]
-        _run_typed(name, resolve(command.target), argv, epilog=" ".join(more) or None)
+        if command.bare:
+            _run_with_bare(name, resolve(command.target), argv, command.bare)
+        else:
+            _run_typed(name, resolve(command.target), argv, epilog=" ".join(more) or None)
+
+
+def _run_with_bare(name: str, function: Any, argv: list[str], bare: str) -> None:
+    """Run a function whose parameter ``bare`` takes the arguments that have no flag."""
+    from jsonargparse import ArgumentParser
+
+    told = inspect.getdoc(function) or ""
+    parser = ArgumentParser(prog=f"instructedit {name}", exit_on_error=False, description=told.partition("Args:")[0])
+    helped = re.search(rf"^ *{bare}: (.*(?:\n {{8}}.*)*)", told, re.MULTILINE)
+    parser.add_argument(
+        bare, nargs="*", type=str, metavar=bare.upper(), default=[], help=" ".join(helped[1].split()) if helped else ""
+    )
+    parser.add_function_arguments(function, skip={bare}, as_group=False)
+    function(**parser.parse_args(_bare_last(_switched_on(function, underscored(argv)))).as_dict())
+
+
+def _bare_last(argv: Sequence[str]) -> list[str]:
+    """Put the arguments without a flag behind the flags, which may stand among them; switches have their values."""
+    flags: list[str] = []
+    bare: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        if argument == "--":
+            bare += rest
+        elif argument[:2] != "--":
+            (flags if argument == "-h" else bare).append(argument)
+        elif "=" in argument or argument == "--help":
+            flags.append(argument)
+        else:
+            flags += [argument, *islice(rest, 1)]
+    return [*flags, "--", *bare] if bare else flags
 
 
 def _run_typed(name: str, function: Any, argv: list[str], epilog: str | None) -> None:
@@ -172,12 +227,23 @@ def _run_typed(name: str, function: Any, argv: list[str], epilog: str | None) ->
     # it as it prints every other input error.
     auto_cli(
         function,
-        args=underscored(argv),
+        args=_switched_on(function, underscored(argv)),
         as_positional=False,
         prog=f"instructedit {name}",
         exit_on_error=False,
         epilog=epilog,
     )
+
+
+def _switched_on(function: Any, argv: Sequence[str]) -> list[str]:
+    """Give a switch that stands alone its value: ``--follow`` is ``--follow=true``."""
+    switches = {
+        f"--{name}" for name, given in inspect.signature(function).parameters.items() if given.annotation is bool
+    }
+    return [
+        f"{argument}=true" if argument in switches and after.lower() not in ("true", "false") else argument
+        for argument, after in zip_longest(argv, argv[1:], fillvalue="")
+    ]
 
 
 def underscored(argv: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ Takes the best checkpoint where there is one, else the last.
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,30 @@ def _whole(best: Path) -> bool:
 
 
 def finish(
-    module: EditorModule, data: EditDataModule, run: RunDirectory, step: int, rank: int = 0, world_size: int = 1
+    module: EditorModule,
+    data: EditDataModule,
+    run: RunDirectory,
+    step: int,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[], None] | None = None,
 ) -> None:
     """Export the editor, test it, write and print the table; ranks share the records, rank zero writes.
+
+    Args:
+        module: the module, with a checkpoint's weights.
+        data: its records.
+        run: where to.
+        step: the checkpoint's.
+        rank: this process's.
+        world_size: how many there are.
+        on_progress: called after each record that was asked.
 
     Raises:
         Stopped: a signal came; the editor folder is there, the results are not.
     """
     if rank > 0:
-        test_outcomes(module, data, rank, world_size)
+        test_outcomes(module, data, rank, world_size, on_progress)
         return
     known = run.read()
     code = run.trained_by(step)
@@ -94,7 +110,7 @@ def finish(
     # The code that trained, not what is checked out by now.
     card = replace(EditorCard.of(module.editor, module.stage.base, **parts), **code)
     save_editor(run.editor, module.editor, card)
-    outcomes = test_outcomes(module, data, rank, world_size)
+    outcomes = test_outcomes(module, data, rank, world_size, on_progress)
     stamp: dict[str, str | int | bool] = {"run": run.path.name, "step": step}
     stamp |= {"commit": code["commit"], "dirty": code["dirty"]}
     to_jsonl(run.results / "test.jsonl", outcomes, stamp)
@@ -116,7 +132,13 @@ def finish(
     console.print("\n".join(f"{name:<{width}}  {path}" for name, path in lies.items()), soft_wrap=True, highlight=False)
 
 
-def test_outcomes(module: EditorModule, data: EditDataModule, rank: int = 0, world_size: int = 1) -> list[Outcome]:
+def test_outcomes(
+    module: EditorModule,
+    data: EditDataModule,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[], None] | None = None,
+) -> list[Outcome]:
     """Ask every test record of Base and of the editor, with seen and with unseen instructions where it takes any.
 
     Every rank asks its share; all of them get all outcomes, in the same order on any number of ranks.
@@ -143,6 +165,8 @@ def test_outcomes(module: EditorModule, data: EditDataModule, rank: int = 0, wor
             def advance(n: int) -> None:
                 stop_if_asked(module)
                 bar.advance(task, n)
+                if on_progress:
+                    on_progress()
 
             for name, method, asked in rows:
                 mine = asked[place::parts]

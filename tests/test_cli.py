@@ -40,14 +40,27 @@ def echo(argv: list[str]) -> None:
     print(argv)
 
 
+def names(people: list[str], loud: bool = False) -> None:
+    """Say names.
+
+    Args:
+        people: whom to name,
+            one or more.
+        loud: whether to shout.
+    """
+    print(people, loud)
+
+
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("commands_for_the_test")
-    vars(module).update(greet=greet, interrupted=interrupted, broken=broken, echo=echo)
+    vars(module).update(greet=greet, interrupted=interrupted, broken=broken, echo=echo, names=names)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for function, takes in ((greet, "flags"), (interrupted, "argv"), (broken, "argv"), (echo, "argv")):
         command = cli.Command(f"{module.__name__}:{function.__name__}", "A command of the test.", takes)
         monkeypatch.setitem(cli.COMMANDS, function.__name__, command)
+    listed = cli.Command(f"{module.__name__}:names", "A command of the test.", bare="people")
+    monkeypatch.setitem(cli.COMMANDS, "names", listed)
     monkeypatch.delenv("INSTRUCTEDIT_DEBUG", raising=False)
 
 
@@ -135,6 +148,25 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
         cli.main(["broken"])
 
 
+@pytest.mark.parametrize(
+    ("argv", "printed"),
+    [
+        ((), "[] False"),
+        (("a", "--loud", "b c"), "['a', 'b c'] True"),
+        (("--loud", "false", "a"), "['a'] False"),
+        (("--loud=true", "a", "b"), "['a', 'b'] True"),
+    ],
+)
+def test_bare_arguments_and_switches(argv: tuple[str, ...], printed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("names", *argv) == 0
+    assert capsys.readouterr().out.strip() == printed
+
+
+def test_help_tells_what_bare_arguments_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("names", "--help") == 0
+    assert "whom to name, one or more." in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "lightning", None)
     monkeypatch.setitem(cli.COMMANDS, "glue", cli.Command("lightning:Trainer", "Needs an extra.", "argv"))
@@ -148,7 +180,7 @@ def test_a_missing_module_of_no_extra_stays_a_fault(monkeypatch: pytest.MonkeyPa
         cli.main(["gone"])
 
 
-@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test", "evaluate"])
+@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test", "evaluate", "status"])
 def test_every_listed_command_exists(name: str) -> None:
     module, _, function = cli.COMMANDS[name].target.partition(":")
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
@@ -158,7 +190,7 @@ def test_every_listed_command_exists(name: str) -> None:
 
 def test_the_commands_are_pinned() -> None:
     ours = {name for name, command in cli.COMMANDS.items() if "commands_for_the_test" not in command.target}
-    assert ours == {"prepare", "fit", "validate", "test", "evaluate"}
+    assert ours == {"prepare", "fit", "validate", "test", "evaluate", "status"}
 
 
 def test_help_answers_in_under_a_second() -> None:

@@ -59,7 +59,8 @@ def read_jobs(run: Path) -> list[JobRecord]:
     jobs = []
     for line in lines:
         try:
-            jobs.append(JobRecord(**json.loads(line)))
+            content = json.loads(line)
+            jobs.append(JobRecord(**content | {"after": tuple(content.get("after", ()))}))
         except (ValueError, TypeError):
             continue
     return jobs

@@ -28,6 +28,7 @@ class Progress:
         step: optimiser steps done, of the whole run.
         max_steps: optimiser steps of a finished run.
         began: the step this start went on from.
+        saved_step: the step of the newest checkpoint.
         phase: of a running one: ``training``, ``validation`` or ``test``.
         reason: why it stopped, was requeued or failed; one line.
         seconds_per_step: of this start, validations left out; 0 before its first step.
@@ -49,6 +50,7 @@ class Progress:
     step: int
     max_steps: int
     began: int = 0
+    saved_step: int = 0
     phase: Literal["training", "validation", "test"] = "training"
     reason: str = ""
     seconds_per_step: float = 0.0

@@ -1,1 +1,4 @@
 """Handing commands to a scheduler, SLURM: scripts, profiles, submission, and what became of jobs. Loads no torch."""
+
+MAX_REQUEUES = "INSTRUCTEDIT_MAX_REQUEUES"
+"""The variable that a job script of `submit` sets: how often its job may start again."""

@@ -89,7 +89,8 @@ class Checkpoints(Callback):
         self.every_n_steps, self.keep = every_n_steps, keep
         self.begun = 0
         """The step of the checkpoint this start goes on from."""
-        self._saved_step = -1
+        self.saved_step = -1
+        """The step of the checkpoint this start has written last; -1 before that."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compare the ranks' checkpoints before anything of them is shared out.
@@ -107,9 +108,9 @@ class Checkpoints(Callback):
 
     def save(self, trainer: Trainer, again: bool = False) -> None:
         """Save now, on all ranks; a step that was saved is saved ``again`` only on request."""
-        if again or self._saved_step != trainer.global_step:
+        if again or self.saved_step != trainer.global_step:
             trainer.save_checkpoint(_folder(trainer) / LAST)
-            self._saved_step = trainer.global_step
+            self.saved_step = trainer.global_step
             module: EditorModule = trainer.lightning_module
             module.placed.flush()
 
