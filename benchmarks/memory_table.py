@@ -12,8 +12,9 @@ from random_base import LLAMA_2_7B, small_tokenizer
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig
 
 from instructedit.base import Base, SiteSpec, find_sites
-from instructedit.base.memory import BaseSize, EditorSize, Placing, accelerator_memory
+from instructedit.base.memory import count_base, count_editor
 from instructedit.base.paging import without_weights
+from instructedit.base.sizes import BaseSize, DType, EditorSize, Placing, accelerator_memory
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
 
 BASES: dict[str, PretrainedConfig] = {
@@ -24,7 +25,7 @@ BASES: dict[str, PretrainedConfig] = {
 
 LAST_BLOCKS, EDITOR = 3, EditorConfig(rank=1920)
 RANKS = 8
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[str, DType] = {"fp32": "float32", "bf16": "bfloat16"}
 PLACINGS: dict[str, tuple[Literal["replicated", "sharded", "tail_only"], dict[str, object]]] = {
     "replicated": ("replicated", {}),
     f"sharded, ZeRO-3 over {RANKS}": ("sharded", {"zero": 3, "ranks": RANKS}),
@@ -53,7 +54,7 @@ def sizes(config: PretrainedConfig) -> tuple[BaseSize, EditorSize]:
     with torch.device("meta"):
         editor = HyperEditor(sites, EDITOR)
     shapes = [(site.d_in, site.d_out) for site in sites]
-    return BaseSize.of(base.model, LAST_BLOCKS), EditorSize.of(editor, shapes, EDITOR.rank, EDITOR.n_blocks)
+    return count_base(base.model, LAST_BLOCKS), count_editor(editor, shapes, EDITOR.rank, EDITOR.n_blocks)
 
 
 if __name__ == "__main__":

@@ -1,215 +1,48 @@
-"""Memory: what one accelerator has to hold to meta-train an editor, computed from sizes alone.
+"""Memory: numbers of parameters of a base and of an editor that are there, for the arithmetic in ``sizes``.
 
-Weights, gradients and optimiser states are counted; what a step keeps for its backward pass is an estimate. Knows
-nothing about training: a model on the meta device is enough. Not counted: the accelerator's own context, the
-allocator's gaps, an engine's communication buffers, and the passing states of a trunk pass (it keeps none).
+Knows nothing about training: a model on the meta device is enough.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from instructedit.base.adaptors import adaptor_for
+from instructedit.base.sizes import BaseSize, EditorSize
 from instructedit.errors import InputError
 
-FP32 = 4
 
-GATHERED = 300_000_000
-"""Numbers of a sharded base that are whole on an accelerator at once, at most: what our ZeRO strategies allow."""
+def count_base(model: PreTrainedModel, last_blocks: int) -> BaseSize:
+    """Count a model, whose weights may be on the meta device, with a tail of so many blocks.
 
-
-@dataclass(frozen=True)
-class BaseSize:
-    """Numbers in a base, by part; one that is split at its first edited block.
-
-    Args:
-        embeddings: token and position embeddings; without a token embedding that is also the head.
-        trunk: the blocks below the first edited block.
-        tail: the blocks from there on.
-        head: last norm and output head.
-        block: the largest block.
-        tail_blocks: how many blocks the tail has.
-        width: d, of the hidden states.
-        inner: m, the output of the first of the MLP's matrices.
-        vocabulary: tokens the head knows.
+    Raises:
+        InputError: the family is not supported, or there are not so many blocks.
     """
-
-    embeddings: int
-    trunk: int
-    tail: int
-    head: int
-    block: int
-    tail_blocks: int
-    width: int
-    inner: int
-    vocabulary: int
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, last_blocks: int) -> "BaseSize":
-        """Count a model, whose weights may be on the meta device, with a tail of so many blocks.
-
-        Raises:
-            InputError: the family is not supported, or there are not so many blocks.
-        """
-        adaptor = adaptor_for(model)
-        blocks = [_numbers(block) for block in adaptor.blocks_of(model)]
-        if not 1 <= last_blocks <= len(blocks):
-            raise InputError(
-                f"A tail of {last_blocks} blocks was asked for; the base has 1 to {len(blocks)} to choose."
-            )
-        decoder, head = adaptor.decoder_of(model), model.get_output_embeddings()
-        first = adaptor.blocks_of(model)[0].get_submodule(adaptor.matrices[0])
-        at_the_end = _numbers(decoder.get_submodule(adaptor.norm)) + _numbers(head)
-        return cls(
-            embeddings=_numbers(model) - sum(blocks) - at_the_end,
-            trunk=sum(blocks[:-last_blocks]),
-            tail=sum(blocks[-last_blocks:]),
-            head=at_the_end,
-            block=max(blocks),
-            tail_blocks=last_blocks,
-            width=int(model.config.hidden_size),
-            inner=sum(weight.numel() for weight in first.parameters() if weight.dim() == 2) // model.config.hidden_size,
-            vocabulary=head.weight.shape[0],
-        )
-
-    @property
-    def whole(self) -> int:
-        """All of the base's numbers."""
-        return self.embeddings + self.trunk + self.tail + self.head
+    adaptor = adaptor_for(model)
+    blocks = [_numbers(block) for block in adaptor.blocks_of(model)]
+    if not 1 <= last_blocks <= len(blocks):
+        raise InputError(f"A tail of {last_blocks} blocks was asked for; the base has 1 to {len(blocks)} to choose.")
+    decoder, head = adaptor.decoder_of(model), model.get_output_embeddings()
+    first = adaptor.blocks_of(model)[0].get_submodule(adaptor.matrices[0])
+    at_the_end = _numbers(decoder.get_submodule(adaptor.norm)) + _numbers(head)
+    return BaseSize(
+        embeddings=_numbers(model) - sum(blocks) - at_the_end,
+        trunk=sum(blocks[:-last_blocks]),
+        tail=sum(blocks[-last_blocks:]),
+        head=at_the_end,
+        block=max(blocks),
+        tail_blocks=last_blocks,
+        width=int(model.config.hidden_size),
+        inner=sum(weight.numel() for weight in first.parameters() if weight.dim() == 2) // model.config.hidden_size,
+        vocabulary=head.weight.shape[0],
+    )
 
 
-@dataclass(frozen=True)
-class EditorSize:
-    """Numbers in an editor, which are fp32.
-
-    Args:
-        parameters: all that is trained.
-        largest: the largest network: what is gathered at once where the editor is cut.
-        width: the sum over the sites of d_in + d_out.
-        per_token: numbers a token's (x, delta) leaves behind on its way through the editor, over all sites.
-    """
-
-    parameters: int
-    largest: int
-    width: int
-    per_token: int
-
-    @classmethod
-    def of(cls, editor: nn.Module, sites: list[tuple[int, int]], rank: int, n_blocks: int) -> "EditorSize":
-        """Count an editor, whose weights may be on the meta device, on sites of the sizes (d_in, d_out)."""
-        width = sum(d_in + d_out for d_in, d_out in sites)
-        per_token = n_blocks * (3 * width + rank * len(sites))
-        largest = max(_numbers(child) for child in editor.get_submodule("networks").children())
-        return cls(_numbers(editor), largest, width, per_token)
-
-
-@dataclass(frozen=True)
-class Placing:
-    """Where things lie.
-
-    Args:
-        base: ``replicated``, ``sharded`` (ZeRO-3 over the ranks) or ``tail_only``.
-        dtype: the base's dtype.
-        ranks: accelerators that an engine cuts over.
-        zero: the stage of ZeRO: 1 cuts the optimiser's state, 2 gradients as well, 3 weights as well; 0 is no engine.
-        trunk_device: where the blocks below the tail compute under ``tail_only``.
-    """
-
-    base: Literal["replicated", "sharded", "tail_only"]
-    dtype: torch.dtype
-    ranks: int = 1
-    zero: Literal[0, 1, 2, 3] = 0
-    trunk_device: Literal["accelerator", "cpu"] = "accelerator"
-
-    def __post_init__(self) -> None:
-        if self.base == "sharded" and self.zero != 3:
-            raise InputError(f"A sharded base is cut by ZeRO-3; found stage {self.zero}. Set zero to 3.")
-        if self.ranks < 1:
-            raise InputError(f"There is at least 1 rank; found {self.ranks}.")
-
-
-@dataclass(frozen=True)
-class StepSize:
-    """How much text one accelerator's step looks at.
-
-    Args:
-        rows: rows that are edited: edit inputs, rephrases, texts to avoid, locality inputs.
-        inner_rows: those of them whose gradient the editor is given.
-        tokens: tokens in a row, padding included.
-        targets: target tokens in a row.
-    """
-
-    rows: int = 8
-    inner_rows: int = 2
-    tokens: int = 64
-    targets: int = 8
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on one accelerator: base, editor (with gradients and optimiser), and what a step keeps (estimated)."""
-
-    base: int
-    editor: int
-    step: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.base + self.editor + self.step
-
-
-def accelerator_memory(base: BaseSize, editor: EditorSize, placing: Placing, step: StepSize = StepSize()) -> Memory:  # noqa: B008
-    """Compute what one accelerator holds; the formulas are those of docs/placement.md."""
-    return Memory(_base(base, placing), _editor(editor, placing), _step(base, editor, placing, step))
-
-
-def _base(base: BaseSize, placing: Placing) -> int:
-    """Bytes of the frozen base.
-
-    replicated: all. sharded: all / ranks, and what is gathered of the rest: as much as is allowed, at least the larger
-    of a block and the head. tail_only: tail and head (a tied embedding is the head), and one block of the trunk where
-    it computes on the accelerator.
-    """
-    if placing.base == "replicated":
-        numbers = base.whole
-    elif placing.base == "sharded":
-        own = -(-base.whole // placing.ranks)
-        numbers = min(base.whole, own + max(base.block, base.head, GATHERED))
-    else:
-        numbers = base.tail + base.head + (base.block if placing.trunk_device == "accelerator" else 0)
-    return numbers * placing.dtype.itemsize
-
-
-def _editor(editor: EditorSize, placing: Placing) -> int:
-    """Bytes of the editor: weights 4, gradients 4, Adam's moments 8 a parameter, each cut from its stage of ZeRO on.
-
-    An engine steps a copy of its own of each rank's part of the weights: 4 more, cut over the ranks.
-    """
-    n = editor.parameters
-
-    def cut(stage: int) -> int:
-        return -(-n // placing.ranks) if placing.zero >= stage else n
-
-    gathered = editor.largest if placing.zero == 3 else 0
-    copy = cut(1) if placing.zero else 0
-    return FP32 * (cut(3) + gathered + cut(2) + 2 * cut(1) + copy)
-
-
-def _step(base: BaseSize, editor: EditorSize, placing: Placing, step: StepSize) -> int:
-    """Bytes a step keeps until its backward pass, an estimate.
-
-    Tail: 10 d + 6 m numbers of the base's dtype for each token and block (tiny models keep 7 to 10 d and 4 to 5 m).
-    Logits: 3 fp32 numbers for each target and word. Editor: for each block, token and site its input, its
-    product, its output and the inner width.
-    """
-    tail = step.rows * step.tokens * base.tail_blocks * (10 * base.width + 6 * base.inner) * placing.dtype.itemsize
-    logits = 3 * step.rows * step.targets * base.vocabulary * FP32
-    through_editor = step.inner_rows * step.tokens * editor.per_token * FP32
-    return tail + logits + through_editor
+def count_editor(editor: nn.Module, sites: list[tuple[int, int]], rank: int, n_blocks: int) -> EditorSize:
+    """Count MEND's editor, whose weights may be on the meta device, on sites of the sizes (d_in, d_out)."""
+    width = sum(d_in + d_out for d_in, d_out in sites)
+    per_token = n_blocks * (3 * width + rank * len(sites))
+    largest = max(_numbers(child) for child in editor.get_submodule("networks").children())
+    return EditorSize(_numbers(editor), largest, width, per_token)
 
 
 def _numbers(module: nn.Module) -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 
-from instructedit.base.memory import GATHERED
+from instructedit.base.sizes import GATHERED
 from instructedit.errors import InputError
 from lightning_modules.strategies import STRATEGIES, check_launched, make_strategy
 from lightning_modules.strategies.fsdp2 import FSDP2, cut, whole
