@@ -4,7 +4,6 @@ Knows nothing about edits. No code that comes with a model is ever run, and only
 weights are read.
 """
 
-import json
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,6 +29,7 @@ from transformers import (
 
 from instructedit.base import smollm2
 from instructedit.base.adaptors import adaptor_for
+from instructedit.base.checkpoint_files import TOKENIZER, WEIGHTS, check_vocabulary, is_path, no_folder, weight_files
 from instructedit.base.fingerprint import fingerprint_of_files
 from instructedit.base.model import Base
 from instructedit.base.paging import Pager, without_weights
@@ -42,10 +42,6 @@ ALIASES = {smollm2.ALIAS: smollm2.converted_folder}
 
 Placement = Literal["replicated", "tail_only"]
 """``replicated``: all of a base is on its device. ``tail_only``: from a block on that ``Base.keep_tail`` says."""
-
-_WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
-_TOKENIZER = ["config.json", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 def load_base(
@@ -73,9 +69,9 @@ def load_base(
         raise unknown("placement", placement, get_args(Placement))
     if trunk_device is not None and placement != "tail_only":
         raise InputError(f"A trunk device was given ({trunk_device}), but the placement is {placement}, not tail_only.")
-    folder = _folder(name_or_path, [*_TOKENIZER, *_WEIGHTS])
+    folder = _folder(name_or_path, [*TOKENIZER, *WEIGHTS])
     config = _config(name_or_path, folder)
-    files = _weight_files(name_or_path, folder)
+    files = weight_files(name_or_path, folder)
     tokenizer = _tokenizer(name_or_path, folder)
 
     def fingerprint() -> str:
@@ -96,8 +92,8 @@ def base_fingerprint(name_or_path: str) -> str:
     Raises:
         InputError: as ``load_base``, where it concerns files.
     """
-    folder = _folder(name_or_path, [*_TOKENIZER, *_WEIGHTS])
-    return fingerprint_of_files(_config(name_or_path, folder), _weight_files(name_or_path, folder))
+    folder = _folder(name_or_path, [*TOKENIZER, *WEIGHTS])
+    return fingerprint_of_files(_config(name_or_path, folder), weight_files(name_or_path, folder))
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
@@ -106,7 +102,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: as ``load_base``, and where the tokenizer is not a fast one.
     """
-    return _tokenizer(name_or_path, _folder(name_or_path, _TOKENIZER))
+    return _tokenizer(name_or_path, _folder(name_or_path, TOKENIZER))
 
 
 def _folder(name: str, wanted: list[str]) -> Path:
@@ -116,8 +112,8 @@ def _folder(name: str, wanted: list[str]) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if name.startswith((".", "~", "/")) or name.count("/") > 1:
-        raise InputError(f"Base folder {name!r} does not exist. Give a folder with config.json and model.safetensors.")
+    if is_path(name):
+        raise no_folder(name)
     return _from_hub(name, wanted)
 
 
@@ -174,25 +170,6 @@ def _from_hub(name: str, wanted: list[str]) -> Path:
         raise InputError(f"Cannot fetch base {name!r} from the Hub: {_first_line(error)} {advice}") from error
 
 
-def _weight_files(name: str, folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"Base {name!r}: {index} is malformed: {error}. Use a complete checkpoint.") from error
-    else:
-        names = ["model.safetensors"]
-    files = [folder / file for file in names]
-    for file in files:
-        if not file.is_file():
-            raise InputError(
-                f"Base {name!r} has no {file.name} in {folder}. Only safetensors weights are read: convert the "
-                f"checkpoint with save_pretrained(safe_serialization=True)."
-            )
-    return files
-
-
 def _config(name: str, folder: Path) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -204,8 +181,7 @@ def _config(name: str, folder: Path) -> PretrainedConfig:
 
 def _tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
     # For some families transformers makes up an empty tokenizer where none was saved.
-    if not any((folder / file).is_file() for file in _VOCABULARIES):
-        raise InputError(f"Base {name!r} has no tokenizer in {folder}: none of {', '.join(_VOCABULARIES)} is there.")
+    check_vocabulary(name, folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:

@@ -1,7 +1,7 @@
 """Sizes: what one accelerator has to hold to meta-train an editor, computed from numbers of parameters alone.
 
 Weights, gradients and optimiser states are counted; what a step keeps for its backward pass is an estimate. Knows
-no model and loads no torch: ``memory`` counts one that is there, ``config_sizes`` one of which only config.json is read.
+no model and loads no torch: ``memory`` counts one that is there, ``config_sizes`` one by its config.json alone.
 Not counted: the accelerator's own context, the allocator's gaps, an engine's communication buffers, and the passing
 states of a trunk pass (it keeps none).
 """
@@ -80,7 +80,7 @@ class Placing:
         ranks: accelerators that an engine cuts over.
         zero: the stage of ZeRO: 1 cuts the optimiser's state, 2 gradients as well, 3 weights as well; 0 is no engine.
         trunk_device: where the blocks below the tail compute under ``tail_only``.
-        offload: whether the engine keeps Adam's moments and its own copy, and under stage 3 the weights, in main memory.
+        offload: whether the engine keeps Adam's moments and its own copy, and under stage 3 weights, in main memory.
     """
 
     base: Literal["replicated", "sharded", "tail_only"]
@@ -136,9 +136,9 @@ def accelerator_memory(base: BaseSize, editor: EditorSize, placing: Placing, ste
 def _base(base: BaseSize, placing: Placing) -> int:
     """Bytes of the frozen base.
 
-    replicated: all. sharded: all / ranks (none of it where the engine offloads), and what is gathered of the rest: as much as is allowed, at least the larger
-    of a block and the head. tail_only: tail and head (a tied embedding is the head), and one block of the trunk where
-    it computes on the accelerator.
+    replicated: all. sharded: all / ranks (none where the engine offloads), and what is gathered of the rest: as much
+    as is allowed, at least the larger of a block and the head. tail_only: tail and head (a tied embedding is the
+    head), and one block of the trunk where it computes on the accelerator.
     """
     if placing.base == "replicated":
         numbers = base.whole

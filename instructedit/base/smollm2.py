@@ -35,14 +35,11 @@ def converted_folder() -> Path:
     Raises:
         InputError: when the package, its file or a library needed for the conversion is missing.
     """
-    gguf, version = _find_gguf()
-    root = cache_folder()
-    folder = root / f"{ALIAS}-{version}-{_FORMAT}"
+    folder = find_converted()
     if folder.is_dir():
         return folder
-    for needed in ("gguf", "accelerate"):
-        if importlib.util.find_spec(needed) is None:
-            raise InputError(f"Converting base {ALIAS!r} needs the package {needed!r}: pip install {needed}")
+    gguf, _ = _find_gguf()
+    root = folder.parent
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f"{folder.name}.lock"):
         if not folder.is_dir():
@@ -53,6 +50,21 @@ def converted_folder() -> Path:
                 temporary.rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def find_converted() -> Path:
+    """Return where the converted base lies, or will once it is asked for; makes nothing.
+
+    Raises:
+        InputError: when the package or its file is missing, or a library needed for a conversion that is due.
+    """
+    _, version = _find_gguf()
+    folder = cache_folder() / f"{ALIAS}-{version}-{_FORMAT}"
+    if not folder.is_dir():
+        for needed in ("gguf", "accelerate"):
+            if importlib.util.find_spec(needed) is None:
+                raise InputError(f"Converting base {ALIAS!r} needs the package {needed!r}: pip install {needed}")
     return folder
 
 
