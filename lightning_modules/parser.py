@@ -216,6 +216,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*lr_scheduler.step.*before.*",
         ".*LeafSpec.*deprecated.*",
+        ".*`srun` command is available.*",  # on a login node, or under another launcher
         ".*torch.distributed.*is deprecated.*",  # DeepSpeed's names for collectives
     )
     for message in messages:
