@@ -23,9 +23,11 @@ fail() { echo "testcluster: $*" >&2; exit 1; }
 
 source "$(dirname "${BASH_SOURCE[0]}")/processes.sh"
 
-if ! command -v slurmctld slurmd sbatch munged mungekey >/dev/null; then
+missing=()
+for name in slurmctld slurmd sbatch munged mungekey; do command -v "$name" >/dev/null || missing+=("$name"); done
+if ((${#missing[@]})); then
     [ "$UID" = 0 ] && command -v apt-get >/dev/null \
-        || fail "slurmctld, slurmd, slurm-client and munge are not installed. Install them, then run this again."
+        || fail "${missing[*]} not found. Install slurmctld, slurmd, slurm-client and munge, then run this again."
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge >/dev/null
 fi
