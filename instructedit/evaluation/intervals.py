@@ -1,12 +1,13 @@
 """Bootstrap intervals of a mean over examples, and p-values of a mean difference.
 
-Knows numbers only, not what they measure.
+Knows numbers only, not what they measure; numpy alone, so that reading results loads no torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
+import numpy as np
 
 EXACT_PAIRS = 12
 """Up to so many differences a sign-flip test counts every pattern of signs."""
@@ -45,15 +46,14 @@ def estimate(values: Sequence[float], level: float = 0.95, draws: int = 2000, se
     if not 0 < level < 1:
         raise ValueError(f"The level of an interval lies between 0 and 1; found {level}.")
     # Sorted, so that the interval does not depend on the order the examples came in.
-    sample = torch.tensor(sorted(values), dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
+    sample = np.array(sorted(values), dtype=np.float64)
+    generator = np.random.RandomState(seed)
     means = []
     at_once = max(1, _NUMBERS_AT_ONCE // len(sample))
     for start in range(0, draws, at_once):
         shape = (min(at_once, draws - start), len(sample))
-        means.append(sample[torch.randint(len(sample), shape, generator=generator)].mean(1))
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.cat(means).quantile(ends).tolist()
+        means.append(sample[_drawn(generator, len(sample), shape)].mean(1))
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2]).tolist()
     return Estimate(float(sample.mean()), low, high, len(sample))
 
 
@@ -75,19 +75,19 @@ def sign_flip_p(differences: Sequence[float], draws: int = 9999, seed: int = 0) 
     if not differences:
         raise ValueError("A p-value needs at least one difference.")
     # Sorted, so that p does not depend on the order the examples came in.
-    sample = torch.tensor(sorted(value for value in differences if value != 0), dtype=torch.float64)
+    sample = np.array(sorted(value for value in differences if value != 0), dtype=np.float64)
     # Sums of the same numbers in another order differ by rounding.
-    observed = float(sample.sum().abs()) - 1e-9 * float(sample.abs().sum())
+    observed = abs(float(sample.sum())) - 1e-9 * float(np.abs(sample).sum())
     if len(sample) <= EXACT_PAIRS:
-        patterns = torch.arange(1 << len(sample)).unsqueeze(1) >> torch.arange(len(sample)) & 1
-        return float(((sample * (1 - 2 * patterns)).sum(1).abs() >= observed).double().mean())
-    generator = torch.Generator().manual_seed(seed)
+        patterns = np.arange(1 << len(sample))[:, None] >> np.arange(len(sample)) & 1
+        return float((np.abs((1.0 - 2.0 * patterns) @ sample) >= observed).mean())
+    generator = np.random.RandomState(seed)
     reached = 0
     at_once = max(1, _NUMBERS_AT_ONCE // len(sample))
     for start in range(0, draws, at_once):
         shape = (min(at_once, draws - start), len(sample))
-        signs = 1 - 2 * torch.randint(2, shape, generator=generator)
-        reached += int(((sample * signs).sum(1).abs() >= observed).sum())
+        signs = 1.0 - 2.0 * _drawn(generator, 2, shape)
+        reached += int((np.abs(signs @ sample) >= observed).sum())
     return (1 + reached) / (1 + draws)
 
 
@@ -102,3 +102,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return corrected
+
+
+def _drawn(generator: np.random.RandomState, below: int, shape: tuple[int, int]) -> "np.ndarray[Any, np.dtype[Any]]":
+    """Whole numbers from 0 to below - 1.
+
+    The remainders of the Mersenne twister's raw numbers, as ``torch.randint`` draws them: intervals and p-values stay
+    those that were once published with it.
+    """
+    return generator.randint(0, 1 << 32, size=shape, dtype=np.uint32) % np.uint32(below)

@@ -5,6 +5,7 @@ import math
 import random
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,16 @@ def test_drawing_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     whole = estimate(values, draws=101)
     monkeypatch.setattr(intervals, "_NUMBERS_AT_ONCE", 30)
     assert estimate(values, draws=101) == whole
+
+
+def test_the_numbers_are_those_that_torch_once_drew() -> None:
+    values = [0.25, 0.5, 1.0, 0.0, 0.75, 0.125, 0.625]
+    generator = torch.Generator().manual_seed(3)
+    sample = torch.tensor(sorted(values), dtype=torch.float64)
+    means = sample[torch.randint(len(sample), (2000, len(sample)), generator=generator)].mean(1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    found = estimate(values, seed=3)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-14)
 
 
 def test_one_value_and_none() -> None:
