@@ -1,0 +1,154 @@
+"""Preflight: is the base there, or can it be fetched from where the job runs?"""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from instructedit.base import smollm2
+from instructedit.base.checkpoint_files import CONFIG, faults, is_path, no_folder
+from instructedit.errors import InputError, unknown
+from instructedit.scheduling.preflight.work import Finding, Work
+
+SECONDS = 5.0
+"""How long the Hub may take to answer."""
+
+
+def check_base(work: Work) -> Iterator[Finding]:
+    """Find the base's files, or ask the Hub for them where the nodes can."""
+    name = base_name(work)
+    if work.kind not in ("training", "evaluation"):
+        return
+    if not name:
+        yield Finding("error", f"{_key(work)} is not set. Give a Hub id, a folder, or {smollm2.ALIAS}.")
+    elif name == smollm2.ALIAS:
+        smollm2.find_converted()
+    elif is_path(name) and not Path(name).expanduser().is_dir():
+        raise no_folder(name)
+    elif (folder := base_folder(name)) is not None:
+        found = list(faults(name, folder))
+        if not found or Path(name).expanduser().is_dir():
+            yield from (Finding("error", fault) for fault in found)
+        else:
+            yield from _from_hub(name, work.offline, f"is only partly in the Hub's cache here: {found[0]}")
+    else:
+        yield from _from_hub(name, work.offline, "is no folder and not in the Hub's cache here")
+
+
+def base_name(work: Work) -> str:
+    """The base's name in the settings; empty where there is none."""
+    return str(work.get(_key(work)) or "") if work.kind in ("training", "evaluation") else ""
+
+
+def _key(work: Work) -> str:
+    return "model.base" if work.kind == "training" else "base"
+
+
+def base_folder(name: str) -> Path | None:
+    """Where a base's files lie on this machine already; None where they do not. Some may be missing."""
+    if name == smollm2.ALIAS:
+        try:
+            folder = smollm2.find_converted()
+        except InputError:
+            return None
+        return folder if folder.is_dir() else None
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if is_path(name):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, CONFIG)
+    except HFValidationError as error:
+        raise unknown("base", name, [smollm2.ALIAS], "Give a Hub id, a local folder or the alias.") from error
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def base_config(work: Work) -> Mapping[str, Any] | None:
+    """The base's config.json, as far as it is on this machine; the alias's is known without."""
+    name = base_name(work)
+    if not name:
+        return None
+    if name == smollm2.ALIAS:
+        return SMOLLM2
+    folder = base_folder(name)
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if folder else None
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+SMOLLM2 = {
+    "model_type": "llama",
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
+"""Sizes of the alias's base, which may not have been unpacked yet."""
+
+
+def fetching(name: str) -> str:
+    """The command that puts all of a base that is read into the Hub's cache."""
+    patterns = ("*.json", "*.txt", "tokenizer*", "model*.safetensors")
+    return f"hf download {shlex.quote(name)} " + " ".join(f"--include {shlex.quote(pattern)}" for pattern in patterns)
+
+
+def _from_hub(name: str, offline: bool, found: str) -> Iterator[Finding]:
+    """Say what will become of a base that has to be fetched."""
+    if offline:
+        yield Finding(
+            "error",
+            f"Base {name!r} {found}, and the compute nodes have no internet. Fetch it here first: {fetching(name)}",
+        )
+        return
+    told = _refusal(name)
+    if told is not None:
+        yield told
+
+
+def _refusal(name: str) -> Finding | None:
+    """Ask the Hub whether it would give a model to us; None where it would."""
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    # Not auth_check(), which waits for ever, nor its headers, which cost another question.
+    token, url = get_token(), f"{constants.ENDPOINT}/api/models/{name}/auth-check"
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        hf_raise_for_status(get_session().get(url, headers=headers, timeout=SECONDS, follow_redirects=True))
+    except GatedRepoError:
+        return Finding(
+            "error",
+            f"Base {name!r} is gated on the Hub and this account has no access. Ask for it on {constants.ENDPOINT}/"
+            f"{name}, then log in with `hf auth login`.",
+        )
+    except Exception as error:  # the Hub's, or those of whichever client its package uses; never with the token
+        response = error.response if isinstance(error, HfHubHTTPError) else None
+        status = response.status_code if response is not None else None
+        if response is not None and "Invalid credentials" in response.headers.get("x-error-message", ""):
+            told = f"Base {name!r}: the Hub does not accept this account's token. Log in again with `hf auth login`."
+            return Finding("error", told)
+        # Whoever is not logged in is answered 401 about a model that does not exist.
+        if isinstance(error, RepositoryNotFoundError) or status == 401:
+            return Finding(
+                "error",
+                f"Base {name!r} is no folder, and the Hub has no such model, or not for this account. Correct the "
+                f"name, or log in with `hf auth login`.",
+            )
+        answer = f"it answered {status}" if status else type(error).__name__
+        return Finding(
+            "warning",
+            f"Base {name!r} is not in the cache here, and the Hub could not be asked about it ({answer}). If the "
+            f"compute nodes cannot fetch it either, the job fails; to have it here: {fetching(name)}",
+        )
+    return None
