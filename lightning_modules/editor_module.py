@@ -100,6 +100,8 @@ class EditorModule(LightningModule):
         """The settings a checkpoint of this training stands on; kept in it."""
         self.skipped_steps = 0
         self.bad_in_a_row = 0
+        self.step_tokens = 0
+        """Tokens of all rows of the latest step, over micro-batches and ranks."""
         self.last_values: dict[str, float] = {}
         self._built = False
         self._plain = False
@@ -279,6 +281,7 @@ class EditorModule(LightningModule):
 
     def _log(self, step: int) -> None:
         sums = self._over_ranks(self._means.sums()).cpu()
+        self.step_tokens = self._means.tokens(sums)
         if step % self.trainer.log_every_n_steps:
             return
         alphas = self._alphas()

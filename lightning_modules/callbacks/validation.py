@@ -4,6 +4,7 @@ A callback of ours and not Lightning's validation loop, because that one is lost
 in it or just before it; here a resumed run makes up for it, so that ``metrics.csv`` has no gaps.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ class Validation(Callback):
         self.checkpoints: Checkpoints
         self.on_progress: Callable[[int, int], None] | None = None
         self.best_score, self.best_step, self.last_step = float("-inf"), -1, 0
+        self.seconds = 0.0
+        """Spent in validations, of this start."""
         self._level, self._stale = float("-inf"), 0
         self._examples: Examples = {}
 
@@ -109,12 +112,14 @@ class Validation(Callback):
         data: EditDataModule = trainer.datamodule
         self._examples = self._examples or validation_examples(data)
         self._module = module
+        since = time.monotonic()
         outcomes = run_validation(module, data, self._examples, trainer.global_rank, trainer.world_size, self._advance)
         values = summary(outcomes, data.tasks)
         module.last_values |= {"val/score": values["val/score"]}
         for logger in trainer.loggers:
             logger.log_metrics(values, trainer.global_step)
         self._note(values["val/score"], trainer.global_step)
+        self.seconds += time.monotonic() - since
 
     def _advance(self, n: int, total: int) -> None:
         stop_if_asked(self._module)
