@@ -20,7 +20,7 @@ from instructedit.scheduling.preflight.work import Work
 
 NAME = "some/model"
 TOKEN = "hf_secret"
-PATH = f"/api/models/{NAME}/auth-check"
+PATH = f"/{NAME}/resolve/main/config.json"
 
 
 @pytest.fixture
@@ -31,8 +31,10 @@ def hub(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     close_session()
+    bases._ask_hub.cache_clear()
     yield httpserver
     close_session()
+    bases._ask_hub.cache_clear()
 
 
 def found(name: str = NAME, offline: bool = False) -> list[Finding]:
@@ -51,8 +53,19 @@ def cached(folder: Path, *files: str) -> None:
 
 
 def test_a_model_that_the_hub_gives_is_asked_for_with_the_account(hub: HTTPServer) -> None:
-    hub.expect_request(PATH, headers={"authorization": f"Bearer {TOKEN}"}).respond_with_data("", 200)
+    hub.expect_request(PATH, headers={"authorization": f"Bearer {TOKEN}"}).respond_with_data("{}", 200)
     assert found() == []
+    hub.check_assertions()  # nothing else was asked
+
+
+def test_the_config_that_the_hub_gives_is_counted(hub: HTTPServer) -> None:
+    hub.expect_ordered_request(PATH).respond_with_data("", 307, headers={"Location": "/other/resolve/main/config.json"})
+    hub.expect_ordered_request("/other/resolve/main/config.json").respond_with_json({"model_type": "llama"})
+    config = {"model": {"base": NAME}, "trainer": {"max_steps": 3}}
+    for _ in range(2):  # the second time the Hub is not asked
+        findings = preflight("fit", config, None, offline=False, gpu_memory_gib=16.0, ranks=1)
+        (memory,) = [finding for finding in findings if "GPU memory" in finding.message]
+        assert "base 25.1" in memory.message
     hub.check_assertions()
 
 
@@ -68,6 +81,7 @@ def test_a_model_that_the_hub_gives_is_asked_for_with_the_account(hub: HTTPServe
             "error",
             "does not accept this account's token",
         ),
+        (404, {"X-Error-Code": "EntryNotFound"}, "error", "has no config.json on the Hub"),
         (503, {}, "warning", "could not be asked about it (it answered 503)"),
     ],
 )
@@ -88,8 +102,10 @@ def test_a_hub_that_does_not_answer(hub: HTTPServer, monkeypatch: pytest.MonkeyP
     (finding,) = found()
     assert finding.level == "warning" and "could not be asked about it (ReadTimeout)" in finding.message
     assert f"hf download {NAME} --include" in finding.message
+    bases._ask_hub.cache_clear()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
     assert "(ConnectError)" in found()[0].message
+    bases._ask_hub.cache_clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "(OfflineModeIsEnabled)" in found()[0].message
 

@@ -3,8 +3,10 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from instructedit.base import smollm2
 from instructedit.base.checkpoint_files import CONFIG, faults, is_path, no_folder
@@ -69,16 +71,25 @@ def base_folder(name: str) -> Path | None:
 
 
 def base_config(work: Work) -> Mapping[str, Any] | None:
-    """The base's config.json, as far as it is on this machine; the alias's is known without."""
+    """The base's config.json: from its folder or, where the nodes can fetch it, from the Hub. The alias's is known."""
     name = base_name(work)
     if not name:
         return None
     if name == smollm2.ALIAS:
         return SMOLLM2
     folder = base_folder(name)
+    if folder is None:
+        return None if work.offline or is_path(name) else _ask_hub(name).config
     try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if folder else None
-    except (OSError, ValueError):
+        return _mapping((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _mapping(text: str) -> Mapping[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
         return None
     return content if isinstance(content, dict) else None
 
@@ -110,45 +121,56 @@ def _from_hub(name: str, offline: bool, found: str) -> Iterator[Finding]:
             f"Base {name!r} {found}, and the compute nodes have no internet. Fetch it here first: {fetching(name)}",
         )
         return
-    told = _refusal(name)
+    told = _ask_hub(name).refusal
     if told is not None:
         yield told
 
 
-def _refusal(name: str) -> Finding | None:
-    """Ask the Hub whether it would give a model to us; None where it would."""
+@dataclass(frozen=True)
+class _Answer:
+    """The Hub's about a model: why it will not give it to us, or the model's config.json."""
+
+    refusal: Finding | None = None
+    config: Mapping[str, Any] | None = None
+
+
+@cache  # the points of a sweep have one base
+def _ask_hub(name: str) -> _Answer:
+    """Ask for a model's config.json, which a gated one gives only to those who have access."""
     from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
-    # Not auth_check(), which waits for ever, nor its headers, which cost another question.
-    token, url = get_token(), f"{constants.ENDPOINT}/api/models/{name}/auth-check"
+    # Not through the package's functions, which may wait for ever.
+    token, url = get_token(), f"{constants.ENDPOINT}/{name}/resolve/main/{CONFIG}"
     headers = {"authorization": f"Bearer {token}"} if token else {}
+    level: Literal["error", "warning"] = "error"
     try:
-        hf_raise_for_status(get_session().get(url, headers=headers, timeout=SECONDS, follow_redirects=True))
+        answer = get_session().get(url, headers=headers, timeout=SECONDS, follow_redirects=True)
+        hf_raise_for_status(answer)
+        return _Answer(config=_mapping(answer.text))
     except GatedRepoError:
-        return Finding(
-            "error",
-            f"Base {name!r} is gated on the Hub and this account has no access. Ask for it on {constants.ENDPOINT}/"
-            f"{name}, then log in with `hf auth login`.",
+        told = (
+            f"is gated on the Hub and this account has no access. Ask for it on {constants.ENDPOINT}/{name}, then log "
+            f"in with `hf auth login`."
         )
+    except EntryNotFoundError:
+        told = f"has no {CONFIG} on the Hub. Name a model in the format of transformers."
     except Exception as error:  # the Hub's, or those of whichever client its package uses; never with the token
         response = error.response if isinstance(error, HfHubHTTPError) else None
         status = response.status_code if response is not None else None
         if response is not None and "Invalid credentials" in response.headers.get("x-error-message", ""):
-            told = f"Base {name!r}: the Hub does not accept this account's token. Log in again with `hf auth login`."
-            return Finding("error", told)
-        # Whoever is not logged in is answered 401 about a model that does not exist.
-        if isinstance(error, RepositoryNotFoundError) or status == 401:
-            return Finding(
-                "error",
-                f"Base {name!r} is no folder, and the Hub has no such model, or not for this account. Correct the "
-                f"name, or log in with `hf auth login`.",
+            told = "could not be asked for: the Hub does not accept this account's token. Run `hf auth login` again."
+        elif isinstance(error, RepositoryNotFoundError) or status == 401:
+            # 401: what it answers those who are not logged in about a model that does not exist.
+            told = (
+                "is no folder, and the Hub has no such model, or not for this account. Correct the name, or log in "
+                "with `hf auth login`."
             )
-        answer = f"it answered {status}" if status else type(error).__name__
-        return Finding(
-            "warning",
-            f"Base {name!r} is not in the cache here, and the Hub could not be asked about it ({answer}). If the "
-            f"compute nodes cannot fetch it either, the job fails; to have it here: {fetching(name)}",
-        )
-    return None
+        else:
+            level, why = "warning", f"it answered {status}" if status else type(error).__name__
+            told = (
+                f"is not in the cache here, and the Hub could not be asked about it ({why}). If the compute nodes "
+                f"cannot fetch it either, the job fails; to have it here: {fetching(name)}"
+            )
+    return _Answer(Finding(level, f"Base {name!r} {told}"))
