@@ -5,11 +5,17 @@ Imports nothing heavy by itself: the signal handlers are in place before torch i
 
 import logging
 import os
+import shlex
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instructedit import signals
+from instructedit.runs.progress import read_progress, write_progress
+from instructedit.scheduling.requeue import STATUS, current_job, requeue, used_up
 
 if TYPE_CHECKING:
     from instructedit.tasks.prepared import PreparedSplit
@@ -22,7 +28,7 @@ def fit(argv: Sequence[str]) -> None:
     """Meta-train an editor, or go on with its run; ends with the editor folder and the test table.
 
     A signal (SIGTERM, SIGUSR1, Ctrl-C) saves and stops at the end of the step, with exit status 0; the
-    same command goes on.
+    same command goes on. In a job of `submit` the job goes on by itself, as often as it may; then the status is 3.
 
     Args:
         argv: flags, see ``instructedit fit --help``.
@@ -47,8 +53,10 @@ def _fit(argv: Sequence[str]) -> None:
     from lightning_modules.report import finish, load_checkpoint
 
     cli = EditorCLI("fit", argv)
+    _check_restarts(cli)
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
     checkpoint = _start(cli)
+    cli.heartbeat.begin(cli.checkpoints.begun, trainer)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         if cli.stopping.stopped:
@@ -59,14 +67,61 @@ def _fit(argv: Sequence[str]) -> None:
         trainer.strategy.barrier("best")  # rank zero may still be writing what all are going to read
         step = load_checkpoint(module, cli.directory)
         check_same(trainer, step, "test")
-        finish(module, data, cli.directory, step, trainer.global_rank, trainer.world_size)
+        alive = partial(cli.heartbeat.alive, "test")
+        finish(module, data, cli.directory, step, trainer.global_rank, trainer.world_size, alive)
+        cli.heartbeat.tell("done")
     except Stopped:
         if trainer.is_global_zero:
-            step, name = trainer.global_step, signals.requested() or "a signal to another rank"
-            print(f"stopped at step {step} by {name}; run the same command again to go on", flush=True)
+            _stopped(cli)
+    except BaseException as error:
+        cli.heartbeat.tell("failed", " ".join(f"{type(error).__name__}: {error}".split()))
+        raise
     finally:
         module.placed.flush()
         cli.directory.unlock()
+
+
+def _check_restarts(cli: "EditorCLI") -> None:
+    """End a job that was started again more often than it may be: the scheduler does that by itself too.
+
+    Raises:
+        SystemExit: it was; on all ranks.
+    """
+    job = current_job()
+    reason = used_up(job) if job else ""
+    if reason:
+        if cli.trainer.is_global_zero:
+            known = read_progress(cli.directory.path)
+            if known is not None:
+                write_progress(cli.directory.path, replace(known, state="stopped", reason=reason))
+            print(f"stopped: {reason}; {_by_hand(cli)}", flush=True)
+        sys.exit(STATUS)
+
+
+def _stopped(cli: "EditorCLI") -> None:
+    """Tell what becomes of a run that was told to stop and has been saved; let its job start again.
+
+    Raises:
+        SystemExit: it stays as it is although nobody at a keyboard has asked for that.
+    """
+    at = f"stopped at step {cli.trainer.global_step} by {signals.requested() or 'a signal to another rank'}"
+    job = current_job()
+    if job is None:
+        cli.heartbeat.tell("stopped", at)
+        print(f"{at}; run the same command again to go on", flush=True)
+        return
+    cli.heartbeat.tell("requeued", at)  # before it is: the next start may come at once
+    ending = requeue(job)
+    if ending.requeued:
+        print(f"{at}; {ending.told}", flush=True)
+        return
+    cli.heartbeat.tell("stopped", f"{at}; {ending.reason}")
+    print(f"{at}; {ending.told}; {_by_hand(cli)}", flush=True)
+    sys.exit(STATUS)
+
+
+def _by_hand(cli: "EditorCLI") -> str:
+    return f"`instructedit submit --resume {shlex.quote(str(cli.directory.path))}` goes on with it"
 
 
 def validate(argv: Sequence[str]) -> None:

@@ -23,8 +23,10 @@ from instructedit.cli import underscored
 from instructedit.errors import InputError
 from instructedit.runs.directory import RunConfig, RunDirectory
 from lightning_modules.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from lightning_modules.callbacks.heartbeat import Heartbeat
 from lightning_modules.callbacks.progress import TrainingProgress
 from lightning_modules.callbacks.stopping import StopOnSignal
+from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.callbacks.validation import Validation
 from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
@@ -128,8 +130,15 @@ class EditorCLI(LightningCLI):
         self.csv = MetricsCsv(self.directory.metrics)
         settings = dict(self._get(self.config_init, "trainer"))
         progress = TrainingProgress()
-        self.validation.on_progress = progress.validated
-        own = [self.checkpoints, self.stopping, self.validation, progress]
+        throughput = Throughput(self.directory.path, self.validation)
+        self.heartbeat = Heartbeat(self.directory.path, throughput, self.checkpoints)
+
+        def validated(n: int, total: int) -> None:
+            progress.validated(n, total)
+            self.heartbeat.alive("validation")
+
+        self.validation.on_progress = validated
+        own = [self.checkpoints, self.stopping, self.validation, progress, throughput, self.heartbeat]
         settings["callbacks"] = [*own, *_listed(settings.get("callbacks"))]
         if self.command != "fit":
             # Nothing is trained: one process does it, whatever the run was trained with.

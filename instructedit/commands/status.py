@@ -146,12 +146,14 @@ def _one(state: RunState) -> RenderableType:
     if progress:
         rows += _progress_rows(state, progress)
     if state.nodes:
-        rows.append(("nodes", f"{state.nodes}, {progress.ranks} ranks" if progress else state.nodes))
+        rows.append(("nodes", f"{state.nodes}, {_ranks(progress.ranks)}" if progress else state.nodes))
     if job:
         rows.append(("job", f"{job.id}, submitted {job.submitted}"))
         rows.append(("log", str(state.path / job.log)))
     for other, word in state.others:
         rows.append((other.command, f"job {other.id}: {word}; {state.path / other.log}"))
+    if state.word == "done":
+        rows += [("table", str(state.path / "results" / "table.md")), ("editor", str(state.path / "editor"))]
     if state.word in ("failed", "stopped", "cancelled", "lost"):
         rows.append(("to go on", f"instructedit submit --resume {state.path}" if job else "run the same command again"))
     grid = Table.grid(padding=(0, 2))
@@ -163,7 +165,8 @@ def _one(state: RunState) -> RenderableType:
 
 def _progress_rows(state: RunState, progress: Progress) -> list[tuple[str, str]]:
     share = 100 * progress.step / progress.max_steps
-    rows = [("step", f"{progress.step} of {progress.max_steps} ({share:.0f} %), {progress.phase}")]
+    phase = f", {progress.phase}" if state.word == "running" else ""
+    rows = [("step", f"{progress.step} of {progress.max_steps} ({share:.0f} %){phase}")]
     if progress.seconds_per_step:
         rate = f"{progress.edits_per_second:.1f} edits/s, {progress.tokens_per_second:.0f} tokens/s, "
         rows.append(("rate", f"{rate}{progress.seconds_per_step:.2f} s a step"))
@@ -177,6 +180,10 @@ def _progress_rows(state: RunState, progress: Progress) -> list[tuple[str, str]]
         rows.append((name, _number(value)))
     rows.append(("heard from", f"{_duration(max(0.0, time.time() - progress.updated))} ago"))
     return rows
+
+
+def _ranks(n: int) -> str:
+    return "1 rank" if n == 1 else f"{n} ranks"
 
 
 def _word(state: RunState) -> Text:
