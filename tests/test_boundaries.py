@@ -67,6 +67,7 @@ def python(code: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_the_library_imports_without_its_extras_and_does_nothing() -> None:
     modules = [module_name(path) for path in LIBRARY if path.name != "__main__.py"]
     python(IMPORT_ALL.format(blocked=OPTIONAL, modules=modules))

@@ -151,6 +151,7 @@ def test_a_task_without_a_pool(write_config: Write, refused: Refused, tmp_path: 
     assert run("fit", "--config", config) == 0
 
 
+@pytest.mark.slow
 def test_a_run_directory_of_another_configuration(write_config: Write, refused: Refused, tmp_path: Path) -> None:
     assert run("fit", "--config", write_config(trainer__max_steps=2)) == 0
     before = (tmp_path / "runs" / "run" / "config.yaml").read_bytes()

@@ -48,6 +48,7 @@ def results(directory: Path) -> list[object]:
     return [rows(directory / "metrics.csv"), table]
 
 
+@pytest.mark.slow
 def test_a_run_after_it_computes_nothing(
     write_config: Write,
     folder: Path,

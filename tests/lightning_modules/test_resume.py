@@ -134,7 +134,8 @@ def test_a_run_killed_in_a_step_goes_on_from_its_last_checkpoint(
     assert_same_run(left_alone, tmp_path / "runs" / "killed")
 
 
-@pytest.mark.parametrize("which", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [1, 2])
 def test_a_signal_in_validation_stops_at_once(
     which: int,
     left_alone: Path,
@@ -199,6 +200,7 @@ def test_a_step_is_saved_once_and_once_more_when_it_was_validated(
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choice",
     [
@@ -225,7 +227,8 @@ def test_other_choices_of_editor_and_store_go_on_to_the_bit_too(
     assert list((tmp_path / "stopped-states").rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("which", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [1, 2])
 def test_a_run_killed_in_validation_validates_again(
     which: int, left_alone: Path, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
