@@ -80,9 +80,19 @@ COMMANDS: dict[str, Command] = {
         "instructedit.commands.evaluate:evaluate",
         "Edit the same records with every method and write one table, with intervals and the paper's numbers.",
     ),
+    "submit": Command(
+        "instructedit.commands.submit:submit",
+        "Hand a command to SLURM, as a job, an array or a chain; it is requeued when preempted; --resume goes on.",
+        takes="argv",
+    ),
     "status": Command(
         "instructedit.commands.status:status",
         "Tell what runs are doing: step, rate, time left, and why one has failed; also of SLURM jobs.",
+        bare="runs",
+    ),
+    "compare": Command(
+        "instructedit.commands.compare:compare",
+        "Compare runs: settings, test tables, ranking, curves; also from Weights & Biases, and upload offline runs.",
         bare="runs",
     ),
 }

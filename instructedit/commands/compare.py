@@ -1,0 +1,128 @@
+"""The command ``compare``: runs beside each other, from their directories or from Weights & Biases.
+
+Knows which sources, tables and files are asked for; what they hold, `instructedit.comparison` knows.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from instructedit.comparison.formats import to_csv, to_markdown, to_rich
+from instructedit.comparison.local import read_run
+from instructedit.comparison.pairs import compare_pairs
+from instructedit.comparison.ranking import choose, rank, variant_of
+from instructedit.comparison.runs import ComparedRun
+from instructedit.comparison.sections import Section, all_finals, paired, ranking, seeds, settings
+from instructedit.errors import InputError, unknown
+from instructedit.runs.directory import write_whole
+from instructedit.runs.state import find_runs
+
+MOST_PAIRS = 30
+"""The terminal shows all cells of a paired test up to so many."""
+
+
+def compare(
+    runs: Sequence[str] = (),
+    metric: str | None = None,
+    out: Path | None = None,
+    against: str | None = None,
+    folder: str = "runs",
+    wandb: str | None = None,
+    group: str | None = None,
+    filter: str | None = None,
+    sync: bool = False,
+) -> None:
+    """Compare runs: settings that differ, test tables with intervals, ranking, paired test; with --out also curves.
+
+    Args:
+        runs: run directories, names in the folder of all runs, or groups of runs.
+        metric: what to rank by, for instance val/score (the default), train/loss or test/zsre/reliability.
+        out: a folder for compare.md, compare.csv and compare.html, one page with the curves that opens anywhere.
+        against: the run that all others are held against in the paired test; the best one by default.
+        folder: the folder of all runs.
+        wandb: read runs of this project of Weights & Biases too, as entity/project.
+        group: of that project, only the runs of this group.
+        filter: of that project, only runs with these settings: key=value, several with commas between.
+        sync: upload what the runs have kept offline to Weights & Biases, and compare nothing.
+    """
+    if sync:
+        from instructedit.comparison.sync import sync_runs
+
+        if wandb or group or filter or metric or out or against:
+            raise InputError("--sync uploads runs and compares nothing. Give it runs alone.")
+        sync_runs(find_runs(runs, Path(folder)))
+        return
+    if (group or filter) and not wandb:
+        raise InputError("--group and --filter choose among the runs of --wandb entity/project, which is not given.")
+    found = _read(find_runs(runs, Path(folder))) if runs or not wandb else []
+    if wandb:
+        from instructedit.comparison.wandb_runs import read_project
+
+        found += read_project(wandb, group, filter, taken=[run.name for run in found])
+    _compare(found, metric, out, against)
+
+
+def _read(paths: Sequence[Path]) -> list[ComparedRun]:
+    return [read_run(path, name) for path, name in zip(paths, short_names(paths), strict=True)]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The ends of paths, as long as they must be to tell them apart.
+
+    >>> short_names([Path("runs/a"), Path("runs/sweep/seed-0"), Path("old/sweep2/seed-0")])
+    ['a', 'sweep/seed-0', 'sweep2/seed-0']
+    """
+    parts = [path.resolve().parts for path in paths]
+    names = []
+    for mine in parts:
+        length = 1
+        while length < len(mine) and sum(other[-length:] == mine[-length:] for other in parts) > 1:
+            length += 1
+        names.append("/".join(mine[-length:]))
+    return names
+
+
+def _compare(runs: list[ComparedRun], metric: str | None, out: Path | None, against: str | None) -> None:
+    metric = choose(runs, metric)
+    standings = rank(runs, metric)
+    runs = [standing.run for standing in standings]
+    variant = variant_of(metric)
+    pairs = compare_pairs(standings, _named(runs, against) if against else None, variant) if len(runs) > 1 else None
+    before = [ranking(standings, metric), settings(runs), *all_finals(runs, variant), seeds(runs)]
+    notes = [note for run in runs for note in run.notes]
+    told = Section("Notes", (), (), 0, tuple(notes)) if notes else None
+    after = [paired(pairs) if pairs else None, told]
+    lies = _write(out, [section for section in (*before, *after) if section], runs) if out else {}
+    console = Console()
+    console = console if console.is_terminal else Console(width=130)
+    short = [*before, paired(pairs, MOST_PAIRS) if pairs else None, told]
+    for section in short:
+        if section and not section.detail:
+            console.print(to_rich(section, [run.name for run in runs]))
+    if not lies:
+        console.print("Learning curves, all tables as a page, Markdown and CSV: --out FOLDER", style="dim")
+    for what, path in lies.items():
+        console.print(f"{what:<10}{path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _named(runs: Sequence[ComparedRun], name: str) -> ComparedRun:
+    """The run that is meant by its name here or by its place."""
+    for run in runs:
+        if name.rstrip("/") in (run.name, run.source) or Path(name).resolve() == Path(run.source).resolve():
+            return run
+    raise unknown("run", name, [run.name for run in runs], "--against takes one of the runs that are compared.")
+
+
+def _write(out: Path, sections: Sequence[Section], runs: Sequence[ComparedRun]) -> dict[str, Path]:
+    from instructedit.comparison.page import to_html
+
+    lies = {"page": out / "compare.html", "Markdown": out / "compare.md", "numbers": out / "compare.csv"}
+    texts = (to_html(sections, runs), to_markdown(sections), to_csv(runs))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(lies.values(), texts, strict=True):
+            write_whole(path, text)
+    except OSError as error:
+        raise InputError(f"Cannot write to {out}: {error.strerror}. Give --out another folder.") from error
+    return lies
