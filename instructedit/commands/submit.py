@@ -1,0 +1,324 @@
+"""The command ``submit``: another command of this program as a SLURM job, an array of jobs, or a chain of them.
+
+Knows the order of the work and what is told. What becomes a job, `instructedit.scheduling` decides.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from instructedit.cli import _switched_on, underscored
+from instructedit.errors import InputError
+from instructedit.runs.jobs import read_jobs
+from instructedit.runs.state import find_runs, is_run, runs_in, state_of
+from instructedit.scheduling import slurm
+from instructedit.scheduling.plan import Step, make_steps
+from instructedit.scheduling.profile import Profile, find_profile, read_profile, user_folder
+from instructedit.scheduling.resources import Asked
+from instructedit.scheduling.settings import get
+from instructedit.scheduling.submission import (
+    Job,
+    Submitted,
+    dependency,
+    hand_in,
+    job_again,
+    make_jobs,
+    read_again,
+)
+from instructedit.scheduling.values import check_value, control_characters
+
+SEVERAL = ("--array", "--sweep", "--after", "--option")
+"""Flags that may be given more than once."""
+
+ALIVE = ("queued", "starting", "running", "requeued")
+SHOWN_POINTS = 6
+
+USAGE = """instructedit submit [flags] -- COMMAND ... [--then COMMAND ...]
+       instructedit submit [flags] --resume RUN"""
+
+ABOUT = """Hand a command to SLURM: flags for the job stand before --, the command behind it, unchanged.
+
+  instructedit submit --gpus-per-node 4 --time 12:00:00 -- fit --config experiment.yaml --config configs/trainer/gpus.yaml
+
+--then COMMAND ... behind it submits one more job, which starts when the one before has ended well. Script, frozen
+configuration and log lie in the run directory's slurm/ folder; `instructedit status RUN` watches the run."""
+
+
+def submit(argv: Sequence[str]) -> None:
+    """Submit what stands behind ``--`` with the flags before it.
+
+    Args:
+        argv: see ``instructedit submit --help``.
+
+    Raises:
+        InputError: a flag, the command or one of its settings is refused, or SLURM refuses the job.
+    """
+    from argparse import RawDescriptionHelpFormatter
+
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+        """Leaves the lines of the description as they are."""
+
+    own, words = list(argv), None
+    if "--" in own:
+        place = own.index("--")
+        own, words = own[:place], own[place + 1 :]
+    parser = ArgumentParser(
+        prog="instructedit submit",
+        usage=USAGE,
+        exit_on_error=False,
+        formatter_class=Help,
+        description=ABOUT,
+        epilog=f"Profiles: slurm/profiles, {user_folder()}, and those that come with this program. See docs/slurm.md.",
+    )
+    parser.add_function_arguments(_submit, skip={"words"}, as_group=False)
+    flags = _gathered(_switched_on(_submit, underscored(own)))
+    alone = next(
+        (flag for place, flag in enumerate(flags) if flag[:1] != "-" and (not place or "=" in flags[place - 1])), None
+    )
+    if words is None and alone is not None:
+        raise InputError(f"{alone!r} stands before --. Write: instructedit submit [flags] -- fit --config FILE.")
+    _submit(words=words, **parser.parse_args(flags).as_dict())
+
+
+def _submit(
+    words: list[str] | None,
+    profile: str | None = None,
+    nodes: int | None = None,
+    gpus_per_node: int | None = None,
+    cpus_per_task: int | None = None,
+    mem: str | None = None,
+    time: str | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    qos: str | None = None,
+    max_requeues: int | None = None,
+    option: list[str] = [],  # noqa: B006 - never changed; shown in --help
+    array: list[str] = [],  # noqa: B006
+    sweep: list[str] = [],  # noqa: B006
+    at_once: int | None = None,
+    after: list[str] = [],  # noqa: B006
+    resume: str | None = None,
+    dry_run: bool = False,
+    no_preflight: bool = False,
+) -> None:
+    """Submit.
+
+    Args:
+        words: what stands behind ``--``; None where there is none.
+        profile: the site profile, by name or path; else INSTRUCTEDIT_PROFILE, else default.
+        nodes: nodes of a training; else trainer.num_nodes.
+        gpus_per_node: GPUs of each node of a training, a process each; 0 for the CPU, with trainer.devices processes.
+        cpus_per_task: CPUs of each process.
+        mem: memory of a node, such as 64G.
+        time: the time limit: minutes, HH:MM:SS or DAYS-HH:MM:SS. A training saves before it and goes on by itself.
+        partition: the partition, or several separated by commas.
+        account: whose budget pays.
+        qos: the quality of service.
+        max_requeues: how often a job may be started again.
+        option: one more option of sbatch, as in --option=--exclusive; may be repeated.
+        array: one training for each value, as in --array seed=0..4; they are runs of one group.
+        sweep: the same for any setting, as in --sweep model.lr=1e-4,2e-4; repeated, every combination.
+        at_once: how many trainings of a group may run at the same time.
+        after: the number of a job that must end well first; may be repeated.
+        resume: continue a run that failed or was cancelled (or those of a group), with the same configuration and
+            resources; flags win.
+        dry_run: show scripts and configurations; write and submit nothing.
+        no_preflight: leave out the look at base, data, memory and disk before submission.
+    """
+    asked = Asked(nodes, gpus_per_node, cpus_per_task, mem, time, partition, account, qos, max_requeues, tuple(option))
+    numbers = [check_value("job", number, "--after") for text in after for number in text.split(",")]
+    site = read_profile(find_profile(profile))
+    if resume is not None:
+        if words or array or sweep:
+            raise InputError("--resume RUN submits what the run was submitted with: give neither a command nor points.")
+        _resume(resume, asked, site if profile else None, numbers, dry_run)
+        return
+    if not words:
+        raise InputError("There is no command. Write: instructedit submit [flags] -- fit --config FILE.")
+    if at_once is not None and at_once < 1:
+        raise InputError(f"--at-once is {at_once}. Give 1 or more.")
+    if not dry_run:
+        _need_slurm()
+    steps, notes = make_steps(words, asked, site, [*array, *sweep])
+    for step in steps:
+        _check_place(step)
+    if not no_preflight:
+        notes += _preflight(steps, site)
+    jobs = make_jobs(steps, site, Path.cwd(), at_once)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if dry_run:
+        _show(jobs, numbers)
+    else:
+        _tell(hand_in(jobs, numbers))
+
+
+def _gathered(flags: Sequence[str]) -> list[str]:
+    """Make one flag with a list of those that may be repeated."""
+    from json import dumps
+
+    found: dict[str, list[str]] = {}
+    rest = list(reversed(flags))
+    others = []
+    while rest:
+        name, equals, value = rest.pop().partition("=")
+        if name in SEVERAL and (equals or rest):
+            found.setdefault(name, []).append(value if equals else rest.pop())
+        else:
+            others.append(name + equals + value)
+    return [*others, *(f"{name}={dumps(values)}" for name, values in found.items())]
+
+
+def _need_slurm() -> None:
+    if not slurm.installed():
+        raise InputError(
+            "SLURM's sbatch was not found on this machine. Submit on a login node of your cluster, or look at the "
+            "script with --dry-run."
+        )
+
+
+def _check_place(step: Step) -> None:
+    """Refuse a run that is busy or done, and a group in a run's place or the other way round."""
+    if control_characters(str(step.home)):
+        raise InputError(f"{str(step.home)!r} holds a line break or another control character. Choose another name.")
+    if step.command in ("validate", "test") and step.tasks[0].run is not None:
+        run = step.tasks[0].run
+        if not is_run(run) and run.resolve() not in [path.resolve() for path in step.made]:
+            raise InputError(
+                f"There is no run at {str(run)!r} to {step.command}. Give the settings of one, or --from_run."
+            )
+    if step.command != "fit":
+        return
+    if step.group and is_run(step.home):
+        raise InputError(f"{step.home} is a run, so it cannot be a group of them. Choose another --run.name.")
+    if not step.group and step.home.is_dir() and not is_run(step.home) and runs_in(step.home):
+        raise InputError(f"{step.home} is a group of runs, so it cannot be a run. Choose another --run.name.")
+    for task in step.tasks:
+        if task.run is not None and task.run.is_dir():
+            _check_free(task.run)
+
+
+def _check_free(run: Path) -> None:
+    state = state_of(run)
+    if state.word in ALIVE:
+        what = f"its job {state.job.id}" if state.job else "it"
+        raise InputError(
+            f"{run} is {state.word}: {what} would train in the same directory. Wait for it, cancel it with "
+            f"`scancel {state.job.id if state.job else 'JOB'}`, or choose another --run.name."
+        )
+    if state.word == "done":
+        raise InputError(
+            f"The run {run} is done. Choose another --run.name; `instructedit test --from_run {run}` makes its table "
+            f"again."
+        )
+
+
+def _preflight(steps: Sequence[Step], profile: Profile) -> list[str]:
+    """Look at what each command needs; return the warnings.
+
+    Raises:
+        InputError: something will fail.
+    """
+    from instructedit.scheduling.preflight import preflight
+
+    warnings = []
+    for step in steps:
+        bases = set()
+        for task in step.tasks:
+            if task.settings is None:
+                continue
+            base = get(task.settings.config, "model.base")
+            if base in bases:
+                continue  # the points of a group differ in little
+            bases.add(base)
+            findings = preflight(
+                step.command,
+                task.settings.config,
+                task.run or step.home,
+                offline=profile.offline,
+                gpu_memory_gib=profile.gpu_memory_gib if step.resources.gpus_per_node else None,
+                ranks=step.resources.nodes * step.resources.tasks_per_node,
+                free_space_command=profile.free_space_command,
+                made=step.made,
+            )
+            errors = [finding.message for finding in findings if finding.level == "error"]
+            if errors:
+                more = f" (and {len(errors) - 1} more: {' '.join(errors[1:])})" if len(errors) > 1 else ""
+                raise InputError(f"{errors[0]}{more} (--no-preflight submits in spite of it.)")
+            warnings += [f"warning: {finding.message}" for finding in findings]
+    return warnings
+
+
+def _resume(name: str, asked: Asked, profile: Profile | None, after: Sequence[str], dry_run: bool) -> None:
+    runs = find_runs([name], Path("runs"))
+    if not dry_run:
+        _need_slurm()
+    chains = []
+    for run in runs:
+        try:
+            chains.append(_chain_again(run, asked, profile))
+        except InputError as error:
+            if len(runs) == 1:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+    if not chains:
+        raise InputError(f"No run of {name!r} can be continued: each is done, or has a job.")
+    for jobs in chains:
+        if dry_run:
+            _show(jobs, after)
+        else:
+            _tell(hand_in(jobs, after))
+
+
+def _chain_again(run: Path, asked: Asked, profile: Profile | None) -> list[Job]:
+    """The training of a run once more, and what was to follow it."""
+    again = read_again(run, "fit")
+    if again is None:
+        raise InputError(
+            f"{run} was never submitted. Submit it: instructedit submit -- fit --from_run {shlex.quote(str(run))}"
+        )
+    _check_free(run)
+    jobs = [job_again(run, "fit", again, asked, profile)]
+    records = read_jobs(run)
+    for stem in again.then:
+        later, ids = read_again(run, stem), [job.id for job in records if Path(job.script).stem == stem]
+        state = slurm.show_job(ids[-1]) if ids and slurm.installed() else None
+        if state is not None and state.state in ("PENDING", "RUNNING"):
+            slurm.cancel(ids[-1])  # it waits for a job that will not come
+        if later is not None:
+            jobs.append(job_again(run, stem, later, asked, profile))
+    return jobs
+
+
+def _show(jobs: Sequence[Job], after: Sequence[str]) -> None:
+    waits = list(after)
+    for job in jobs:
+        print(f"==> {job.path}")
+        print(job.script)
+        for path, text in job.files.items():
+            if path.suffix == ".yaml":
+                print(f"==> {path}")
+                print(text)
+        print(f"==> {shlex.join(['sbatch', *dependency(waits), str(job.path)])}")
+        waits = [f"JOB_OF_{job.stem.upper()}"]
+    print("Nothing was written or submitted.", file=sys.stderr)
+
+
+def _tell(submitted: Sequence[Submitted]) -> None:
+    before = ""
+    for one in submitted:
+        job = one.job
+        what = f"array {one.id}, {len(job.runs)} runs" if job.group else f"job {one.id}"
+        print(f"{job.command}: {what}{f', after {before}' if before else ''}")
+        print(f"  in     {job.home}")
+        if job.group:
+            more = f" ... {job.runs[-1].name}" if len(job.runs) > SHOWN_POINTS else ""
+            print(f"  runs   {' '.join(run.name for run in job.runs[:SHOWN_POINTS])}{more}")
+        print(f"  log    {job.log(f'{one.id}_*' if job.group else one.id)}")
+        before = one.id
+    watched = list(dict.fromkeys(str(one.job.home) for one in submitted if one.job.runs))
+    if watched:
+        print(f"watch:   instructedit status {shlex.join(watched)}")

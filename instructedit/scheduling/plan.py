@@ -1,0 +1,240 @@
+"""From what `submit` is given to jobs: which commands, with which settings, where they lie, and what they ask for.
+
+Decides and refuses; writes nothing and asks no scheduler.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from instructedit.cli import COMMANDS
+from instructedit.errors import InputError, unknown
+from instructedit.runs.directory import RunConfig
+from instructedit.scheduling.points import make_points
+from instructedit.scheduling.profile import Profile
+from instructedit.scheduling.resources import Asked, Resources, for_one_process, for_training, with_resources
+from instructedit.scheduling.schema import Schema, read_schema
+from instructedit.scheduling.settings import Settings, from_run, get, merge, put
+
+THEN = "--then"
+HERE = ("submit", "status", "compare")
+"""Commands that answer at once, and are no work for a job."""
+
+JOBS = Path("runs/jobs")
+"""Where the scripts and logs of commands lie that have no folder of their own."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One start of the program.
+
+    Args:
+        run: the run it trains, scores or tests; None for none.
+        settings: frozen settings; None where the arguments are handed on as they are.
+    """
+
+    run: Path | None = None
+    settings: Settings | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job, or one array of them.
+
+    Args:
+        command: the program's command.
+        words: the same as on the command line, such as ``prepare --trunk``.
+        argv: its arguments as they were given.
+        tasks: one, or one for each point of an array.
+        home: the folder whose slurm/ holds script and logs.
+        stem: the name of its files there.
+        resources: what it asks for.
+        group: whether the tasks are an array.
+        made: what earlier steps will have written.
+    """
+
+    command: str
+    words: tuple[str, ...]
+    argv: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    home: Path
+    stem: str
+    resources: Resources
+    group: bool = False
+    made: tuple[Path, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Command:
+    """One command of the line, with its settings where they can be merged now."""
+
+    words: tuple[str, ...]
+    argv: tuple[str, ...]
+    schema: Schema | None
+    settings: Settings | None
+
+    @property
+    def name(self) -> str:
+        return self.words[0]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.settings.config if self.settings else {}
+
+
+def make_steps(
+    words: Sequence[str], asked: Asked, profile: Profile, points: Sequence[str] = ()
+) -> tuple[list[Step], list[str]]:
+    """Plan the jobs of a command line.
+
+    Args:
+        words: what stands behind ``--``: commands with their arguments, separated by ``--then``.
+        asked: the flags of `submit`.
+        profile: the site's.
+        points: the values of --array and --sweep, for the first fit.
+
+    Returns:
+        The steps in their order, and notes on what was changed, one line each.
+
+    Raises:
+        InputError: a command or a setting is refused.
+    """
+    asked.check()
+    made: list[Path] = []
+    commands = []
+    for segment in _segments(words):
+        commands.append(_command(segment, made))
+        made += _writes(commands[-1])
+    fits = [command for command in commands if command.name == "fit"]
+    if points and not fits:
+        raise InputError(
+            "--array and --sweep make runs of `fit`, and there is none behind --. Submit the others alone."
+        )
+    if not fits and ((asked.nodes or 1) > 1 or (asked.gpus_per_node or 0) > 1):
+        raise InputError(
+            "Only fit runs on several nodes or GPUs; the others take one. Leave --nodes and --gpus-per-node."
+        )
+    home = _path_of(fits[0]) if fits else _home(commands[0])
+    steps: list[Step] = []
+    notes: list[str] = []
+    before: list[Path] = []
+    for command in commands:
+        own = points if fits and command is fits[0] else ()
+        fit = command.name == "fit"
+        where = _path_of(command) if fit else home
+        taken = [step.stem for step in steps if step.home == where]
+        stem = "-".join(word.lstrip("-") for word in command.words)
+        number = sum(name == stem or name.startswith(f"{stem}-") for name in taken)
+        if fit and taken.count("fit"):
+            raise InputError(f"Two trainings of this chain have the run {where}. Give one another --run.name.")
+        resources = (
+            for_training(command.config, asked, profile)
+            if fit
+            else for_one_process(command.words, command.config, asked, profile)
+        )
+        tasks = _tasks(command, own, resources, profile, notes)
+        name = stem if not number else f"{stem}-{number + 1}"
+        steps.append(
+            Step(command.name, command.words, command.argv, tasks, where, name, resources, bool(own), tuple(before))
+        )
+        before += _writes(command)
+    return steps, list(dict.fromkeys(notes))
+
+
+def _segments(words: Sequence[str]) -> list[list[str]]:
+    segments: list[list[str]] = [[]]
+    for word in words:
+        if word == THEN:
+            segments.append([])
+        else:
+            segments[-1].append(word)
+    if not all(segments):
+        raise InputError(f"There is no command {'before or behind ' + THEN if words else 'behind --'}. {_USAGE}")
+    return segments
+
+
+_USAGE = "Write: instructedit submit [flags] -- fit --config FILE [--then evaluate --config FILE]."
+
+
+def _command(segment: Sequence[str], made: Sequence[Path]) -> _Command:
+    name, *argv = segment
+    if name in HERE or name not in COMMANDS:
+        known = [command for command in COMMANDS if command not in HERE]
+        raise unknown("command to submit", name, known, _USAGE)
+    words: tuple[str, ...] = (name,)
+    for flag in COMMANDS[name].instead:
+        if flag in argv:
+            words, argv = (name, flag), [argument for argument in argv if argument != flag]
+    schema = read_schema(" ".join(words))
+    if schema is None:
+        return _Command(words, tuple(argv), None, None)
+    run = from_run(argv)
+    later = run is not None and not (run / "config.yaml").is_file() and run.resolve() in [p.resolve() for p in made]
+    return _Command(words, tuple(argv), schema, None if later else merge(schema, argv))
+
+
+def _path_of(command: _Command) -> Path:
+    """The run directory of a training's settings.
+
+    Raises:
+        InputError: it has no name.
+    """
+    run = from_run(command.argv)
+    if command.settings is None and run is not None:
+        return run
+    config = get(command.config, "run", {})
+    path = RunConfig(name=config.get("name", ""), folder=config.get("folder", "runs")).path
+    return run if run is not None and run.resolve() == path.resolve() else path
+
+
+def _writes(command: _Command) -> list[Path]:
+    """Where a command writes what later ones may read."""
+    if command.name == "fit":
+        return [_path_of(command)]
+    if command.name == "prepare" and len(command.words) == 1:
+        return [Path(get(command.config, "out", "data/prepared"))]
+    if command.name == "evaluate":
+        return [_results(command)]
+    return []
+
+
+def _results(command: _Command) -> Path:
+    name = get(command.config, "name", "evaluation")
+    return Path(get(command.config, "out") or f"evaluations/{name}")
+
+
+def _home(command: _Command) -> Path:
+    if command.name in ("validate", "test"):
+        return _path_of(command)
+    return (
+        _results(command) if command.name == "evaluate" else JOBS / f"{command.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+
+
+def _tasks(
+    command: _Command, asked: Sequence[str], resources: Resources, profile: Profile, notes: list[str]
+) -> tuple[Task, ...]:
+    if command.settings is None or command.schema is None:
+        return (Task(_path_of(command) if command.name in ("validate", "test") else None),)
+    if command.name != "fit":
+        run = _path_of(command) if command.name in ("validate", "test") else None
+        return (Task(run, command.settings),)
+    group = _path_of(command)
+    tasks = []
+    for point in make_points(asked, command.schema) if asked else [None]:
+        settings, path = command.settings, group
+        if point is not None:
+            values = [f"--{key}={value}" for key, value in point.values.items()]
+            settings, path = merge(command.schema, [*command.argv, *values]), group / point.name
+            own = {"folder": str(group), "name": point.name, "wandb_group": group.name}
+            settings.config["run"] = settings.config.get("run", {}) | own
+        with_resources(settings.config, resources)
+        if profile.offline and get(settings.config, "run.wandb") == "online":
+            put(settings.config, "run.wandb", "offline")
+            notes.append("Compute nodes are offline (profile): run.wandb is offline; `wandb sync` sends it later.")
+        tasks.append(Task(path, settings))
+    if len({task.settings.flags for task in tasks if task.settings}) > 1:
+        raise InputError("A sweep cannot go over one argument of an object. Sweep over whole values, or submit each.")
+    return tuple(tasks)

@@ -1,0 +1,292 @@
+"""Handing steps in: their files written, sbatch called, jobs noted; or nothing of it, where anything is refused.
+
+Knows files and SLURM's answers. What the steps are, `instructedit.scheduling.plan` has decided.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader
+
+from instructedit.errors import InputError
+from instructedit.runs.directory import RunDirectory, write_whole
+from instructedit.runs.jobs import FILE as JOBS
+from instructedit.runs.jobs import FOLDER, JobRecord, add_job
+from instructedit.scheduling import slurm
+from instructedit.scheduling.plan import Step
+from instructedit.scheduling.profile import Profile, as_content, make_profile
+from instructedit.scheduling.resources import Asked, Resources, changed, with_resources
+from instructedit.scheduling.script import Script, render
+from instructedit.scheduling.settings import as_yaml
+
+
+@dataclass(frozen=True)
+class Again:
+    """What is kept of a task, for `submit --resume`.
+
+    Args:
+        command: the program's command.
+        arguments: all of the program's arguments, the command first.
+        folder: where it was submitted.
+        resources: what its job asked for.
+        profile: the site's, as it was.
+        then: the names of the steps behind it.
+    """
+
+    command: str
+    arguments: tuple[str, ...]
+    folder: str
+    resources: Resources
+    profile: Profile
+    then: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job that is ready to be handed in.
+
+    Args:
+        command: the program's command.
+        home: the folder whose slurm/ holds script and log.
+        stem: the name of its files there.
+        script: the script's text.
+        resources: what it asks for.
+        files: further files: configurations and what --resume needs.
+        runs: the run directories it trains, in the order of the array's tasks; empty for other commands.
+        group: whether it is an array.
+    """
+
+    command: str
+    home: Path
+    stem: str
+    script: str
+    resources: Resources
+    files: Mapping[Path, str]
+    runs: tuple[Path, ...] = ()
+    group: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The script's path."""
+        return self.home / FOLDER / f"{self.stem}.sbatch"
+
+    def log(self, job: str) -> Path:
+        """Where the output of a job, or of an array's task, goes."""
+        return self.home / FOLDER / f"{job}.log"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was handed in, and its number."""
+
+    job: Job
+    id: str
+
+
+def make_jobs(steps: Sequence[Step], profile: Profile, folder: Path, at_once: int | None = None) -> list[Job]:
+    """Render scripts and configurations; writes nothing.
+
+    Args:
+        steps: in their order.
+        profile: the site's.
+        folder: the submission folder, absolute.
+        at_once: how many tasks of an array may run at the same time.
+
+    Raises:
+        InputError: a path or an argument cannot stand in a script.
+    """
+    jobs = []
+    for place, step in enumerate(steps):
+        behind = tuple(later.stem for later in steps[place + 1 :] if later.home == step.home)
+        files: dict[Path, str] = {}
+        configs: list[str] = []
+        flags: tuple[str, ...] = ()
+        arguments: tuple[str, ...] = (*step.words, *step.argv)
+        for task in step.tasks:
+            own = task.run if step.command == "fit" and task.run else step.home
+            if task.settings is not None:
+                config = own / FOLDER / f"{step.stem}.yaml"
+                files[config] = as_yaml(task.settings.config)
+                configs.append(str(config.absolute()))
+                flags = task.settings.flags
+                arguments = (*step.words, f"--config={configs[-1]}", *flags)
+            again = Again(step.command, arguments, str(folder), step.resources, profile, () if step.group else behind)
+            files[own / FOLDER / f"{step.stem}.json"] = _again_text(again)
+        script = Script(
+            command=step.command,
+            name=step.home.name if step.command == "fit" else f"{step.home.name}-{step.stem}",
+            folder=folder,
+            logs=(step.home / FOLDER).absolute(),
+            arguments=step.words if step.group else arguments,
+            flags=flags,
+            points=tuple(configs) if step.group else (),
+            at_once=at_once,
+        )
+        runs = tuple(task.run for task in step.tasks if task.run) if step.command == "fit" else ()
+        text = render(script, step.resources, profile)
+        jobs.append(Job(step.command, step.home, step.stem, text, step.resources, files, runs, step.group))
+    return jobs
+
+
+def hand_in(jobs: Sequence[Job], after: Sequence[str] = ()) -> list[Submitted]:
+    """Write all files, hand all jobs in, each behind the one before, and note them.
+
+    Args:
+        jobs: in their order.
+        after: jobs that must have ended well before the first.
+
+    Raises:
+        InputError: a folder cannot be written, or SLURM refused a job; then nothing of it is left.
+    """
+    files = _Files()
+    submitted: list[Submitted] = []
+    waits = list(after)
+    try:
+        for job in jobs:
+            for run in job.runs:
+                files.keep(RunDirectory(run).record)
+                RunDirectory(run).announce()
+            for path, text in {**job.files, job.path: job.script}.items():
+                files.write(path, text)
+        for job in jobs:
+            submitted.append(Submitted(job, slurm.submit(job.path, dependency(waits))))
+            _note(submitted[-1], waits, files)
+            waits = [submitted[-1].id]
+    except BaseException as error:
+        for one in submitted:
+            with suppress(slurm.SchedulerError):
+                slurm.cancel(one.id)
+        files.undo()
+        if isinstance(error, OSError):
+            raise InputError(f"Cannot write {error.filename}: {error.strerror}.") from error
+        raise
+    return submitted
+
+
+def dependency(waits: Sequence[str]) -> list[str]:
+    """The arguments of sbatch for a job behind others; one whose turn can never come is cancelled."""
+    return [f"--dependency=afterok:{':'.join(waits)}", "--kill-on-invalid-dep=yes"] if waits else []
+
+
+def read_again(run: Path, stem: str) -> Again | None:
+    """What a task of a run was submitted with; None where it was not.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = run / FOLDER / f"{stem}.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        resources = Resources(**content["resources"] | {"options": tuple(content["resources"]["options"])})
+        lists = {name: tuple(content[name]) for name in ("arguments", "then")}
+        profile = make_profile(content["profile"], str(path))
+        return Again(**content | lists | {"resources": resources, "profile": profile})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Submit the run again from its configuration.") from error
+
+
+def job_again(run: Path, stem: str, again: Again, asked: Asked, profile: Profile | None) -> Job:
+    """A task's job once more, with the flags' resources in place of the earlier ones.
+
+    Raises:
+        InputError: the frozen configuration is gone, or a flag is refused.
+    """
+    config = run / FOLDER / f"{stem}.yaml"
+    files: dict[Path, str] = {}
+    content: dict[str, Any] = {}
+    frozen = any(argument.startswith("--config=") for argument in again.arguments)
+    if frozen:
+        try:
+            content = get_loader("yaml")(config.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(f"{config} cannot be read: {error}. Submit the run again.") from error
+    fit = again.command == "fit"
+    wanted = asked if fit else dataclasses.replace(asked, nodes=None, gpus_per_node=None)
+    resources = changed(again.resources, wanted, content, profile or again.profile)
+    if fit and resources != again.resources:
+        with_resources(content, resources)
+        files[config] = as_yaml(content)
+    now = dataclasses.replace(again, resources=resources, profile=profile or again.profile)
+    files[run / FOLDER / f"{stem}.json"] = _again_text(now)
+    script = Script(
+        command=again.command,
+        name=run.name if fit else f"{run.name}-{stem}",
+        folder=Path(again.folder),
+        logs=(run / FOLDER).absolute(),
+        arguments=again.arguments,
+    )
+    text = render(script, resources, now.profile)
+    return Job(again.command, run, stem, text, resources, files, (run,) if fit else ())
+
+
+def _again_text(again: Again) -> str:
+    content = dataclasses.asdict(again) | {"profile": as_content(again.profile)}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _note(submitted: Submitted, waits: Sequence[str], files: "_Files") -> None:
+    job = submitted.job
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    runs = job.runs or (job.home,)
+    for number, run in enumerate(runs):
+        task = f"{submitted.id}_{number}" if job.group else submitted.id
+        record = JobRecord(
+            id=task,
+            command=job.command,
+            submitted=now,
+            script=_from(run, job.path),
+            log=_from(run, job.log(task)),
+            max_requeues=job.resources.max_requeues,
+            after=tuple(waits),
+        )
+        files.keep(run / JOBS)
+        add_job(run, record)
+
+
+def _from(run: Path, path: Path) -> str:
+    """A path of a run or of its group, as seen from the run."""
+    if path.is_relative_to(run):
+        return path.relative_to(run).as_posix()
+    return "../" + path.relative_to(run.parent).as_posix()
+
+
+class _Files:
+    """Files that are being written, and how it was before them."""
+
+    def __init__(self) -> None:
+        self._before: dict[Path, bytes | None] = {}
+        self._made: list[Path] = []
+
+    def keep(self, path: Path) -> None:
+        """Remember a file that is about to change, and make its folder."""
+        if path in self._before:
+            return
+        missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._made += reversed(missing)
+        self._before[path] = path.read_bytes() if path.exists() else None
+
+    def write(self, path: Path, text: str) -> None:
+        self.keep(path)
+        write_whole(path, text)
+
+    def undo(self) -> None:
+        """Let everything be as it was."""
+        for path, content in self._before.items():
+            with suppress(OSError):
+                if content is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    path.write_bytes(content)
+        for folder in reversed(self._made):
+            with suppress(OSError):
+                folder.rmdir()
