@@ -13,8 +13,9 @@ from instructedit.comparison.local import read_run
 from instructedit.comparison.pairs import compare_pairs
 from instructedit.comparison.ranking import choose, rank, variant_of
 from instructedit.comparison.runs import ComparedRun
-from instructedit.comparison.sections import Section, all_finals, paired, ranking, seeds, settings
+from instructedit.comparison.sections import WIDE, Section, finals, paired, ranking, seeds, settings
 from instructedit.errors import InputError, unknown
+from instructedit.evaluation.metrics import VARIANTS
 from instructedit.runs.directory import write_whole
 from instructedit.runs.state import find_runs
 
@@ -89,16 +90,20 @@ def _compare(runs: list[ComparedRun], metric: str | None, out: Path | None, agai
     runs = [standing.run for standing in standings]
     variant = variant_of(metric)
     pairs = compare_pairs(standings, _named(runs, against) if against else None, variant) if len(runs) > 1 else None
-    before = [ranking(standings, metric), settings(runs), *all_finals(runs, variant), seeds(runs)]
+    head, between = [ranking(standings, metric), settings(runs)], seeds(runs)
     notes = [note for run in runs for note in run.notes]
     told = Section("Notes", (), (), 0, tuple(notes)) if notes else None
-    after = [paired(pairs) if pairs else None, told]
-    lies = _write(out, [section for section in (*before, *after) if section], runs) if out else {}
+    order = [variant, *(other for other in VARIANTS if other != variant)]
+    tables = [finals(runs, each) for each in order]
+    whole = [*head, *tables, between, paired(pairs) if pairs else None, told]
+    # The terminal has what is asked for first; the files have all of it.
+    short = [*head, finals(runs, variant, unseen=len(runs) <= WIDE), between]
+    short += [paired(pairs, MOST_PAIRS) if pairs else None, told]
+    lies = _write(out, [section for section in whole if section], runs) if out else {}
     console = Console()
     console = console if console.is_terminal else Console(width=130)
-    short = [*before, paired(pairs, MOST_PAIRS) if pairs else None, told]
     for section in short:
-        if section and not section.detail:
+        if section:
             console.print(to_rich(section, [run.name for run in runs]))
     if not lies:
         console.print("Learning curves, all tables as a page, Markdown and CSV: --out FOLDER", style="dim")

@@ -61,7 +61,9 @@ def panels(runs: Sequence[ComparedRun]) -> list[Panel]:
     main = [name for name in val if name.rsplit("/", 1)[-1] in METRICS]
     by_task = sorted(main, key=lambda name: (name.split("/")[1], METRICS.index(name.rsplit("/", 1)[-1])))
     train = [name for name in names if name.startswith("train/") and name != "train/loss"]
-    raw = f"Thin lines: values as logged, at most about {RAW_POINTS} of them; thick lines: a moving mean over 4 % of the run."
+    raw = f"Thin lines: values as logged, about {RAW_POINTS} of them; thick lines: a moving mean over 4 % of the run."
+    other_val = [name for name in val if name not in (*main, "val/score")]
+    others = [name for name in names if "/" not in name or name.split("/")[0] not in _KNOWN]
     found = [
         Panel("Learning curves", _curves(runs, ["val/score", "train/loss"]), note=raw),
         Panel("Test table with 95 % intervals", _intervals(runs)),
@@ -69,9 +71,9 @@ def panels(runs: Sequence[ComparedRun]) -> list[Panel]:
         Panel("Throughput", _curves(runs, [name for name in names if name.startswith("throughput/")])),
         Panel("Training per task", _curves(runs, [name for name in train if name.count("/") > 1]), False, raw),
         Panel("Optimiser", _curves(runs, [name for name in train if name.count("/") == 1]), False),
-        Panel("Validation, other ways of measuring", _curves(runs, [n for n in val if n not in (*main, "val/score")]), False),
-        Panel("Others", _curves(runs, [name for name in names if "/" not in name or name.split("/")[0] not in _KNOWN]), False),
-    ]  # fmt: skip
+        Panel("Validation, other ways of measuring", _curves(runs, other_val), False),
+        Panel("Others", _curves(runs, others), False),
+    ]
     return [panel for panel in found if panel.charts]
 
 
@@ -119,10 +121,8 @@ def _rounded(values: Sequence[float]) -> list[float]:
 
 def _unit(name: str) -> str:
     last = name.rsplit("/", 1)[-1]
-    if name.startswith("val/"):
-        unit = "0.01 bit" if plain(last) == "fluency" else "%"
-    else:
-        unit = UNITS.get(last, last)
+    percent = "0.01 bit" if plain(last) == "fluency" else "%"
+    unit = percent if name.startswith("val/") else UNITS.get(last, last)
     return f"{unit} ({'lower' if lower_is_better(name) else 'higher'} is better)" if _judged(name) else unit
 
 
@@ -157,5 +157,3 @@ def as_json(data: object) -> str:
     """JSON that can stand in a script element: no tag begins or ends in it."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-

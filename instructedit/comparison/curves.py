@@ -82,7 +82,9 @@ def read_curves(path: Path) -> tuple[CurveTable, tuple[str, ...]]:
     head = rows[0]
     if "step" not in head:
         raise InputError(f"{path} has no column 'step'; found {', '.join(head[:5])}. It is not a run's metrics.")
-    place, steps, kept = head.index("step"), [], []
+    place = head.index("step")
+    steps: list[int] = []
+    kept: list[list[str]] = []
     for row in rows[1:]:
         at = row[place] if len(row) == len(head) else ""
         whole = len(kept) + 2 < len(rows) or text.endswith("\n")

@@ -11,11 +11,8 @@ from rich.text import Text as Styled
 
 from instructedit.comparison.ranking import names_in, value_of
 from instructedit.comparison.runs import ComparedRun
-from instructedit.comparison.sections import Section, Text
+from instructedit.comparison.sections import WIDE, Section, Text
 from instructedit.comparison.settings import differing
-
-WIDEST = 5
-"""With more runs than this the terminal heads their columns by number."""
 
 COLUMNS = ("run", "source", "kind", "name", "value", "low", "high", "n")
 
@@ -31,12 +28,13 @@ def to_rich(section: Section, numbers: Sequence[str]) -> RenderableType:
     title = Styled(section.title, style="bold")
     if not section.rows:
         return Group(title, *notes, "")
-    many = len([run for run in section.runs if run]) > WIDEST
+    many = len([run for run in section.runs if run]) > WIDE
     table = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for place, name in enumerate(section.head):
         run = section.runs[place] if section.runs else ""
         shown = f"({numbers.index(run) + 1})" if many and run else name
-        table.add_column(Styled(shown), justify="left" if place < section.left else "right", overflow="fold")
+        left, unbroken = place < section.left, place == 0
+        table.add_column(Styled(shown), justify="left" if left else "right", overflow="fold", no_wrap=unbroken)
     grouped = section.head[0] in ("task", "runs")
     before = None
     for row in section.rows:
@@ -78,7 +76,7 @@ def _marked(text: Text) -> str:
 def _escaped(text: str) -> str:
     """Plain text as Markdown: no table, link, emphasis or tag can begin in it."""
     for sign in "\\`*_|[]<>":
-        text = text.replace(sign, f"&lt;" if sign == "<" else f"\\{sign}")
+        text = text.replace(sign, "&lt;" if sign == "<" else f"\\{sign}")
     return " ".join(text.split())
 
 

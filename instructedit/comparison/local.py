@@ -52,12 +52,12 @@ def read_run(path: Path, name: str) -> ComparedRun:
         name=name,
         source=str(path),
         settings=settings,
-        facts=_facts(record),
+        facts=facts_of(record),
         state=_state(path, progress),
         step=progress.step if progress else ended,
         max_steps=progress.max_steps if progress else _whole(settings.get("trainer.max_steps")),
         edits_per_second=(progress.edits_per_second or None) if progress else None,
-        device_hours=progress.device_seconds / 3600 if progress and progress.device_seconds else None,
+        device_hours=_device_hours(progress, rates),
         curves=curves.beside(rates, "throughput/"),
         cells=cells,
         outcomes=partial(read_outcomes, tested) if tested else None,
@@ -85,8 +85,8 @@ def _record(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """Flat names and texts; of several starts all commits, and the versions of the last."""
+def facts_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a run.json tells of code, base and data, as flat names and texts; of several starts all commits, and the versions of the last."""
     starts = [start for start in record.get("starts") or [record] if isinstance(start, dict) and "commit" in start]
     commits = list(dict.fromkeys(str(start["commit"])[:12] for start in starts))
     facts = {"commit": ", ".join(commits)} if commits else {}
@@ -106,6 +106,13 @@ def _state(path: Path, progress: Progress | None) -> str:
     if progress.state == "running" and silent > SILENT_SECONDS:
         return f"running, silent for {silent / 60:.0f} min"
     return progress.state
+
+
+def _device_hours(progress: Progress | None, rates: CurveTable) -> float | None:
+    if progress and progress.device_seconds:
+        return progress.device_seconds / 3600
+    told = rates.get("device_seconds")
+    return told.values[-1] / 3600 if told and told.values else None
 
 
 def _whole(text: str | None) -> int | None:
@@ -160,5 +167,3 @@ def read_outcomes(path: Path) -> list[Outcome]:
         return [Outcome(line["id"], line["task"], line["method"], line["metric"], line["value"]) for line in lines]
     except (ValueError, TypeError, KeyError, OSError, EOFError) as error:
         raise InputError(f"{path} holds no test rows: {error!r}. Make it again with `instructedit test`.") from error
-
-

@@ -39,7 +39,7 @@
       const place = index.get(line.run);
       const look = { color: colour(place), dash: DASHES[Math.floor(place / LIGHT.length) % DASHES.length] };
       if (line.raw) {
-        traces.push({ x: line.raw.x, y: line.raw.y, mode: "lines", line: { ...look, width: 1 }, opacity: 0.22, hoverinfo: "skip", visible: shown[place] });
+        traces.push({ x: line.raw.x, y: line.raw.y, mode: "lines", line: { ...look, width: 1 }, opacity: chart.lines.length < 4 ? 0.22 : chart.lines.length < 7 ? 0.13 : 0.07, hoverinfo: "skip", visible: shown[place] });
       }
       traces.push({
         x: line.x, y: line.y, name: plain(line.run), mode: line.x.length < 40 ? "lines+markers" : "lines",
@@ -56,7 +56,7 @@
     const last = chart.y.length - 1;
     const traces = chart.lines.map((line, order) => {
       const place = index.get(line.run);
-      const points = line.points.map((point, row) => ({ point, y: last - row + (n > 1 ? 0.62 * (0.5 - order / (n - 1)) : 0) })).filter((each) => each.point);
+      const points = line.points.map((point, row) => ({ point, y: last - row + (n > 1 ? 0.76 * (0.5 - order / (n - 1)) : 0) })).filter((each) => each.point);
       const width = (side) => points.map(({ point }) => (point.low === null ? 0 : Math.abs(side(point) - point.mean)));
       return {
         x: points.map(({ point }) => point.mean), y: points.map((each) => each.y), name: plain(line.run), mode: "markers",
@@ -73,7 +73,7 @@
 
   function draw(place) {
     const chart = data.charts[Number(place.dataset.chart)];
-    if (chart.kind === "dots") place.style.height = `${Math.max(270, 90 + chart.y.length * (26 + 13 * chart.lines.length))}px`;
+    if (chart.kind === "dots") place.style.height = `${Math.max(270, 84 + chart.y.length * (24 + 11 * chart.lines.length))}px`;
     const [traces, look] = chart.kind === "dots" ? dots(chart) : curve(chart);
     place.dataset.drawn = "yes";
     return Plotly.react(place, traces, look, {

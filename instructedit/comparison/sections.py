@@ -4,16 +4,19 @@ Knows what stands in the tables, not what they look like.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import mean, stdev
 
 from instructedit.comparison.pairs import Pairs
 from instructedit.comparison.ranking import Standing, lower_is_better, number, plain
 from instructedit.comparison.runs import BASE, Cell, ComparedRun
 from instructedit.comparison.settings import SEEDS, differing, seed_groups
-from instructedit.evaluation.layout import printed
-from instructedit.evaluation.metrics import METRICS, VARIANTS, named
+from instructedit.evaluation.layout import printed, scale
+from instructedit.evaluation.metrics import METRICS, named
 from instructedit.evaluation.report import TITLES
+
+WIDE = 5
+"""With more runs than this a table has them as rows wherever it can."""
 
 INTERVALS = "[ ]: 95 % interval, percentile bootstrap over records; n: records, (n) where a cell has fewer."
 
@@ -48,7 +51,6 @@ class Section:
         left: how many columns, from the first on, are texts; the others are numbers.
         notes: sentences below.
         runs: the run that a column is of, by column, for its colour.
-        detail: whether it is in the files only, not in the terminal.
     """
 
     title: str
@@ -56,8 +58,7 @@ class Section:
     rows: tuple[tuple[Text, ...], ...]
     left: int = 1
     notes: tuple[str, ...] = ()
-    runs: tuple[str, ...] = field(default=())
-    detail: bool = False
+    runs: tuple[str, ...] = ()
 
 
 def ranking(standings: Sequence[Standing], metric: str) -> Section:
@@ -122,10 +123,15 @@ def settings(runs: Sequence[ComparedRun]) -> Section | None:
     unknown = [run.name for run in runs if not run.settings]
     notes += [f"No configuration known: {', '.join(unknown)}."] if unknown else []
     names = tuple(run.name for run in runs)
+    if len(runs) > WIDE and 0 < len(found) <= WIDE:
+        lines = tuple(
+            (Text(run.name, run=run.name), *(Text(v[i]) for v in found.values())) for i, run in enumerate(runs)
+        )
+        return Section("Settings that differ", ("run", *found), lines, 1 + len(found), tuple(notes))
     return Section("Settings that differ", ("setting", *names), rows, 1 + len(runs), tuple(notes), ("", *names))
 
 
-def finals(runs: Sequence[ComparedRun], variant: str, detail: bool = False) -> Section | None:
+def finals(runs: Sequence[ComparedRun], variant: str, unseen: bool = True) -> Section | None:
     """The test tables side by side: per task a line for every run; None where no run has that variant."""
     tasks = list(dict.fromkeys(task for run in runs for task, _, _ in run.cells))
     metrics = [
@@ -139,7 +145,7 @@ def finals(runs: Sequence[ComparedRun], variant: str, detail: bool = False) -> S
     rows: list[tuple[Text, ...]] = []
     for task in tasks:
         lines = [(run, run.row, run.name) for run in runs if run.row]
-        lines += [(run, run.unseen, f"{run.name} (unseen)") for run in runs if run.unseen]
+        lines += [(run, run.unseen, f"{run.name} (unseen)") for run in runs if run.unseen and unseen]
         cells = [[run.cells.get((task, row, named(metric, variant))) for metric in metrics] for run, row, _ in lines]
         best = [_best(metric, [row[i] for row, (run, _, n) in zip(cells, lines, strict=True) if n == run.name])
                 for i, metric in enumerate(metrics)]  # fmt: skip
@@ -159,11 +165,14 @@ def finals(runs: Sequence[ComparedRun], variant: str, detail: bool = False) -> S
         "Bold: the best run of a task, as printed. -: not measured.",
     ]
     if any(run.unseen for run in runs):
-        notes.append("(unseen): with instructions that training did not have; the others with those it had.")
+        told = "(unseen): with instructions that training did not have; the others with those it had."
+        notes.append(
+            told if unseen else "With instructions that training had; rows with unseen ones: the files of --out."
+        )
     if any(cell.low is None for run in runs for cell in run.cells.values()):
         notes.append("Numbers without an interval come from a summary that holds none.")
     title = f"Test: {TITLES[variant][0].lower()}{TITLES[variant][1:]}"
-    return Section(title, ("task", "run", "n", *metrics), tuple(rows), 2, tuple(notes), detail=detail)
+    return Section(title, ("task", "run", "n", *metrics), tuple(rows), 2, tuple(notes))
 
 
 def _best(metric: str, cells: Sequence[Cell | None]) -> str | None:
@@ -176,17 +185,22 @@ def _base(runs: Sequence[ComparedRun], task: str, variant: str, metrics: Sequenc
     """The unedited base's line, where all runs that have one agree on it."""
     lines = [[run.cells.get((task, BASE, named(metric, variant))) for metric in metrics] for run in runs]
     lines = [line for line in lines if any(line)]
-    if not lines or any([c and c.mean for c in line] != [c and c.mean for c in lines[0]] for line in lines):
+    shown = [
+        tuple(cell and printed(metric, cell.mean) for cell, metric in zip(line, metrics, strict=True)) for line in lines
+    ]
+    if len(set(shown)) != 1:
         return None
     n = max((cell.n or 0 for cell in lines[0] if cell), default=0)
-    shown = [_cell(metric, cell, n) for metric, cell in zip(metrics, lines[0], strict=True)]
-    return (Text(str(n) if n else "", faint=True), *(Text(text.value, text.under, faint=True) for text in shown))
+    texts = [_cell(metric, cell, n) for metric, cell in zip(metrics, lines[0], strict=True)]
+    return (Text(str(n) if n else "", faint=True), *(Text(text.value, text.under, faint=True) for text in texts))
 
 
 def _cell(metric: str, cell: Cell | None, n: int, strong: bool = False) -> Text:
     if cell is None:
         return Text("-")
-    under = "" if cell.low is None or cell.high is None else f"[{printed(metric, cell.low)}, {printed(metric, cell.high)}]"
+    under = (
+        "" if cell.low is None or cell.high is None else f"[{printed(metric, cell.low)}, {printed(metric, cell.high)}]"
+    )
     fewer = f" ({cell.n})" if cell.n and cell.n != n else ""
     return Text(printed(metric, cell.mean), under + fewer, strong)
 
@@ -197,27 +211,31 @@ def seeds(runs: Sequence[ComparedRun]) -> Section | None:
     if not groups:
         return None
     rows = []
+    metrics = [
+        m for m in METRICS if any(key[1:] == (run.row, m) for group in groups for run in group for key in run.cells)
+    ]
     for group in groups:
-        names = ", ".join(run.name for run in group)
-        values: dict[str, list[float]] = {}
-        for run in group:
-            if run.best:
-                values.setdefault("best val/score", []).append(run.best[1])
-            for (task, row, metric), cell in run.cells.items():
-                if row == run.row and metric in METRICS:
-                    values.setdefault(f"test/{task}/{metric}", []).append(float(cell.mean))
-        for name, found in values.items():
-            by = 1.0 if name == "best val/score" else _scale(name)
-            shown = [by * value for value in found]
-            spread = f"{stdev(shown):.2f}" if len(shown) > 1 else "-"
-            ends = (f"{min(shown):.1f}", f"{max(shown):.1f}")
-            rows.append((Text(names), Text(name), Text(str(len(shown))), *map(Text, (f"{mean(shown):.1f}", spread, *ends))))
-    told = f"Runs whose settings are the same but for {' and '.join(SEEDS)}. Spread: standard deviation over seeds (n - 1)."
-    return Section("Over seeds", ("runs", "metric", "seeds", "mean", "spread", "least", "most"), tuple(rows), 2, (told,))
+        names = Text(", ".join(run.name for run in group))
+        scores = _spread([run.best[1] for run in group if run.best], len(group))
+        tasks = list(dict.fromkeys(task for run in group for task, _, _ in run.cells))
+        for task in tasks or ["-"]:
+            row = [names, Text(task), Text(str(len(group))), scores if task in (*tasks[:1], "-") else Text("")]
+            for metric in metrics:
+                cells = [run.cells.get((task, run.row, metric)) for run in group]
+                row.append(_spread([cell.mean * scale(metric) for cell in cells if cell], len(group)))
+            rows.append(tuple(row))
+    told = (
+        f"Runs whose settings are the same but for {' and '.join(SEEDS)}. Mean ± standard deviation over seeds "
+        "(n - 1); (n) where fewer runs have it. val/score: the best one of each run."
+    )
+    return Section("Over seeds", ("runs", "task", "seeds", "val/score", *metrics), tuple(rows), 2, (told,))
 
 
-def _scale(name: str) -> float:
-    return 1.0 if name.endswith("/fluency") else 100.0
+def _spread(values: Sequence[float], runs: int) -> Text:
+    if not values:
+        return Text("-")
+    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return Text(f"{mean(values):.1f}{deviation}", f"({len(values)})" if len(values) < runs else "")
 
 
 def paired(pairs: Pairs, most: int | None = None) -> Section | None:
@@ -232,18 +250,22 @@ def paired(pairs: Pairs, most: int | None = None) -> Section | None:
     shown, notes = pairs.cells, []
     if most is not None and len(pairs.cells) > most:
         shown = tuple(cell for cell in pairs.cells if cell.verdict == "yes")
-        notes.append(f"{len(shown)} of {len(pairs.cells)} cells differ significantly; the others are in the files of --out.")
+        notes.append(
+            f"{len(shown)} of {len(pairs.cells)} cells differ significantly; the others are in the files of --out."
+        )
     rows = []
     for cell in shown:
         found = cell.estimate
         ends = f"[{_signed(cell.metric, found.low)}, {_signed(cell.metric, found.high)}]"
         values = (str(found.n), _p(found.p), _p(cell.p_holm), cell.verdict)
         difference = Text(_signed(cell.metric, found.mean), ends, strong=cell.verdict == "yes")
-        rows.append((Text(cell.task), Text(cell.method, run=cell.method), Text(cell.metric), difference, *map(Text, values)))
+        rows.append(
+            (Text(cell.task), Text(cell.method, run=cell.method), Text(cell.metric), difference, *map(Text, values))
+        )
     notes += [
-        f"Mean over the n records that both have of the run minus {pairs.against}, in percentage points (fluency: 0.01 bit). "
-        "[ ]: 95 % bootstrap interval. p: two-sided sign-flip permutation test; Holm p: corrected for the "
-        f"{len(pairs.cells)} cells. yes: the interval excludes 0 and Holm p is below 0.05; alone: only the interval does.",
+        f"Mean over the n records that both have of the run minus {pairs.against}, in percentage points (fluency: "
+        "0.01 bit). [ ]: 95 % bootstrap interval. p: two-sided sign-flip permutation test; Holm p: corrected for the "
+        f"{len(pairs.cells)} cells. yes: the interval excludes 0 and Holm p is below 0.05; alone: the interval only.",
         *pairs.notes,
     ]
     head = ("task", "run", "metric", "difference", "n", "p", "Holm p", "significant")
@@ -257,10 +279,3 @@ def _signed(metric: str, value: float) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
-
-
-def all_finals(runs: Sequence[ComparedRun], first: str) -> list[Section]:
-    """One section for each way of measuring that any run has; the others than the first are for the files."""
-    order = [first, *(variant for variant in VARIANTS if variant != first)]
-    made = (finals(runs, variant, detail=variant != first) for variant in order)
-    return [section for section in made if section]

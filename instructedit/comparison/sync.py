@@ -1,0 +1,75 @@
+"""Uploads what runs have kept offline to Weights & Biases, with that package's own ``wandb sync``.
+
+A run writes a folder ``wandb/offline-run-*`` at each of its starts, all under one id: they are sent in their order, so
+that the later ones go on where the earlier ones end. ``wandb sync`` leaves a mark beside what it has sent.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+
+from instructedit.comparison.wandb_runs import require_key
+from instructedit.errors import InputError
+
+MARK = ".synced"
+"""What ``wandb sync`` appends to a file's name when it has sent it."""
+
+
+def sync_runs(runs: Sequence[Path]) -> None:
+    """Send every run's offline folders that were not sent, and tell what came of it.
+
+    Args:
+        runs: run directories.
+
+    Raises:
+        InputError: there is no key, nothing was kept offline, or something could not be sent.
+    """
+    if find_spec("wandb") is None:
+        raise InputError("--sync needs the package wandb. Run `pip install 'instructedit[wandb]'`.")
+    kept = {run: offline_files(run) for run in runs}
+    if not any(kept.values()):
+        raise InputError(
+            f"Nothing was kept offline in {', '.join(map(str, runs[:3]))}: no folder wandb/offline-run-* there. "
+            "Train with --run.wandb=offline to have one."
+        )
+    waiting = {run: [file for file in files if not _sent(file)] for run, files in kept.items()}
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if any(waiting.values()):
+        import wandb
+
+        require_key(wandb)
+    for run, files in waiting.items():
+        already = len(kept[run]) - len(files)
+        if not kept[run]:
+            console.print(f"{run}: nothing was kept offline")
+        elif not files:
+            console.print(f"{run}: all {already} starts were sent before")
+        else:
+            _send(files)
+            sent = sum(map(_sent, files))
+            console.print(f"{run}: {sent} of {len(files)} starts sent" + (f", {already} before" if already else ""))
+    left = [run for run, files in waiting.items() if not all(map(_sent, files))]
+    if left:
+        raise InputError(
+            f"Not all was sent of {', '.join(map(str, left))}: what `wandb sync` said stands above. Run the same again; "
+            "what was sent is not sent twice."
+        )
+
+
+def offline_files(run: Path) -> list[Path]:
+    """The files a run has kept offline, oldest first: their folders are named by the time they began."""
+    return sorted((run / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def _sent(file: Path) -> bool:
+    return file.with_name(file.name + MARK).exists()
+
+
+def _send(files: Sequence[Path]) -> None:
+    """Send one run's files; all at once, so that the program itself puts those of one id behind each other."""
+    command = [sys.executable, "-m", "wandb", "sync", *(str(file.parent.resolve()) for file in files)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)

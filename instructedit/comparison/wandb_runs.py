@@ -1,0 +1,195 @@
+"""Reads runs of a Weights & Biases project through its API: configuration, state, history and summary.
+
+Knows what this program logs there: metrics named as in metrics.csv by optimiser step, the resolved configuration, and
+the test table's averages as ``test/<row>/<task>/<metric>``. Rows per record and intervals are not there.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from instructedit.comparison.local import facts_of
+from instructedit.comparison.runs import ComparedRun, Curve, cell_of
+from instructedit.comparison.settings import texts
+from instructedit.errors import InputError, unknown
+
+TIMEOUT_SECONDS = 20
+SAMPLES = 10_000
+"""Rows of a history asked for at once; a longer one comes sampled, its validations whole."""
+
+FACTS = ("commit", "dirty", "versions", "fingerprint", "data_sha256")
+"""Top-level keys of the configuration there that are none here but in run.json."""
+
+RATES = ("seconds_per_step", "edits_per_second", "tokens_per_second", "memory_gib", "device_seconds")
+
+
+def read_project(
+    project: str, group: str | None = None, only: str | None = None, taken: Sequence[str] = ()
+) -> list[ComparedRun]:
+    """Read the runs of a project.
+
+    Args:
+        project: ``entity/project``.
+        group: only this group's.
+        only: only those with these settings, ``key=value`` with commas between: a setting's dotted name, or one of
+            state, name, id, job_type and tag.
+        taken: names that other runs have already; one of the same name gets its id behind it.
+
+    Raises:
+        InputError: there is no key, no answer, no such project, or no run is left.
+    """
+    if project.count("/") != 1 or not all(project.split("/")):
+        raise InputError(f"--wandb is {project!r}. Give it as entity/project.")
+    wanted = _conditions(only)
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise InputError("--wandb needs the package wandb. Run `pip install 'instructedit[wandb]'`.") from error
+    wandb.setup(wandb.Settings(silent=True))
+    require_key(wandb)
+    found = _asked(lambda: _runs(wandb, project, group), project)
+    kept = [run for run in found if _meets(run, wanted)]
+    if not kept:
+        if found and wanted:
+            known = {name for run in found for name in _traits(run)}
+            for name in wanted:
+                if name not in known:
+                    raise unknown("setting", name, known, "--filter takes dotted names such as model.lr.")
+        raise InputError(
+            f"No run of {project} is left{f' in the group {group!r}' if group else ''}"
+            f"{f' with {only}' if only else ''}. Look at its page, or leave out --group or --filter."
+        )
+    made, names = [], list(taken)
+    for run in kept:
+        name = run.name if run.name not in names else f"{run.name} ({run.id})"
+        names.append(name)
+        made.append(_asked(lambda run=run, name=name: _compared(run, name, project), project))
+    return made
+
+
+def require_key(wandb: Any) -> None:
+    """Make sure that there is a key, without asking anybody or anything for it.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not wandb.login(prompt=False, verify=False):
+        raise InputError("No key for Weights & Biases. Run `wandb login`, or set WANDB_API_KEY.")
+
+
+def _asked(ask: Callable[[], Any], project: str) -> Any:
+    """Ask, and tell in one line, without the key, what came of it."""
+    import wandb
+
+    try:
+        return ask()
+    except wandb.errors.AuthenticationError as error:
+        raise InputError(
+            f"Weights & Biases did not accept the key or could not be reached: {_plain(error)}. "
+            "Run `wandb login`, or set WANDB_BASE_URL for a server of your own."
+        ) from error
+    except (wandb.errors.Error, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"Weights & Biases told nothing of {project}: {_plain(error)}. Check the name, the network and the access."
+        ) from error
+
+
+def _plain(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    key = os.environ.get("WANDB_API_KEY")
+    return text.replace(key, "...") if key else text
+
+
+def _runs(wandb: Any, project: str, group: str | None) -> list[Any]:
+    api = wandb.Api(timeout=TIMEOUT_SECONDS)
+    return list(api.runs(project, filters={"group": group} if group else {}, lazy=False, per_page=100))
+
+
+def _conditions(only: str | None) -> dict[str, str]:
+    wanted = {}
+    for part in (only or "").split(","):
+        name, equals, value = part.partition("=")
+        if part.strip():
+            if not equals or not name.strip():
+                raise InputError(f"--filter is {only!r}. Give it as key=value, several with commas between.")
+            wanted[name.strip()] = value.strip()
+    return wanted
+
+
+def _traits(run: Any) -> dict[str, str]:
+    """What a run can be chosen by."""
+    own = {"state": run.state, "name": run.name, "id": run.id, "job_type": run.job_type or "", "tag": ""}
+    return own | texts(run.config)
+
+
+def _meets(run: Any, wanted: Mapping[str, str]) -> bool:
+    traits = _traits(run)
+    return all(
+        value in (run.tags or ()) if name == "tag" else _same(traits.get(name), value) for name, value in wanted.items()
+    )
+
+
+def _same(found: str | None, wanted: str) -> bool:
+    """Whether two texts mean the same, numbers by their value."""
+    if found is None or found == wanted:
+        return found is not None
+    try:
+        return float(found) == float(wanted)
+    except ValueError:
+        return False
+
+
+def _compared(run: Any, name: str, project: str) -> ComparedRun:
+    config = {key: value for key, value in run.config.items() if key not in FACTS}
+    settings = texts(config)
+    summary = {str(key): value for key, value in dict(run.summary_metrics or {}).items()}
+    rows = _history(run)
+    curves = _curves(rows)
+    steps = [row["_step"] for row in rows if _is_number(row.get("_step"))]
+    notes = []
+    if len(rows) >= SAMPLES:
+        notes.append(f"{name}: its curves are {SAMPLES} sampled rows of Weights & Biases; validations are whole.")
+    rate = curves.get("throughput/edits_per_second")
+    hours = next((summary[key] for key in ("device_hours", "gpu_hours") if _is_number(summary.get(key))), None)
+    limit = settings.get("trainer.max_steps", "")
+    return ComparedRun(
+        name=name,
+        source=f"{project}/{run.id}",
+        settings=settings,
+        facts=facts_of({key: run.config[key] for key in FACTS if key in run.config}),
+        state={"finished": "done"}.get(run.state, run.state),
+        step=int(max(steps)) if steps else None,
+        max_steps=int(limit) if limit.isdecimal() else None,
+        edits_per_second=rate.values[-1] if rate else None,
+        device_hours=None if hours is None else float(hours),
+        curves=curves,
+        cells=dict(filter(None, (cell_of(key, value) for key, value in summary.items()))),
+        notes=tuple(notes),
+    )
+
+
+def _history(run: Any) -> list[dict[str, Any]]:
+    """The rows of a run by step; of a long one a sample, and all that validation told."""
+    rows = list(run.history(samples=SAMPLES, pandas=False))
+    if len(rows) >= SAMPLES:
+        told = sorted({key for row in rows for key in row if key.startswith("val/")})
+        rows += run.history(samples=SAMPLES, pandas=False, keys=told) if told else []
+    return sorted((row for row in rows if _is_number(row.get("_step"))), key=lambda row: row["_step"])
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
+    """Curves by name; the later one of two values of a step counts."""
+    values: dict[str, dict[int, float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if not key.startswith("_") and _is_number(value):
+                name = f"throughput/{key}" if key in RATES else key
+                values.setdefault(name, {})[int(row["_step"])] = float(value)
+    return {name: Curve(list(found), list(found.values())) for name, found in values.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
