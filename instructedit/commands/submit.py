@@ -39,7 +39,7 @@ USAGE = """instructedit submit [flags] -- COMMAND ... [--then COMMAND ...]
 
 ABOUT = """Hand a command to SLURM: flags for the job stand before --, the command behind it, unchanged.
 
-  instructedit submit --gpus-per-node 4 --time 12:00:00 -- fit --config experiment.yaml --config configs/trainer/gpus.yaml
+  instructedit submit --gpus-per-node 4 --time 12:00:00 -- fit --config my.yaml --config configs/trainer/gpus.yaml
 
 --then COMMAND ... behind it submits one more job, which starts when the one before has ended well. Script, frozen
 configuration and log lie in the run directory's slurm/ folder; `instructedit status RUN` watches the run."""
@@ -142,7 +142,7 @@ def _submit(
         raise InputError(f"--at-once is {at_once}. Give 1 or more.")
     if not dry_run:
         _need_slurm()
-    steps, notes = make_steps(words, asked, site, [*array, *sweep])
+    steps, notes = make_steps(words, asked, site, [*sweep, *array])
     for step in steps:
         _check_place(step)
     if not no_preflight:
