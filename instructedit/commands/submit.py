@@ -75,10 +75,8 @@ def submit(argv: Sequence[str]) -> None:
     )
     parser.add_function_arguments(_submit, skip={"words"}, as_group=False)
     flags = _gathered(_switched_on(_submit, underscored(own)))
-    alone = next(
-        (flag for place, flag in enumerate(flags) if flag[:1] != "-" and (not place or "=" in flags[place - 1])), None
-    )
-    if words is None and alone is not None:
+    alone = _alone(flags)
+    if words is None and alone:
         raise InputError(f"{alone!r} stands before --. Write: instructedit submit [flags] -- fit --config FILE.")
     _submit(words=words, **parser.parse_args(flags).as_dict())
 
@@ -154,6 +152,18 @@ def _submit(
         _show(jobs, numbers)
     else:
         _tell(hand_in(jobs, numbers))
+
+
+def _alone(flags: Sequence[str]) -> str:
+    """The first argument that is neither a flag nor a flag's value; empty for none."""
+    rest = list(reversed(flags))
+    while rest:
+        argument = rest.pop()
+        if argument[:1] != "-":
+            return argument
+        if "=" not in argument and argument not in ("-h", "--help") and rest:
+            rest.pop()
+    return ""
 
 
 def _gathered(flags: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ def render(script: Script, job: Resources, profile: Profile) -> str:
     for argument in (str(script.folder), *script.arguments, *script.flags, *script.points):
         if "\0" in argument:
             raise InputError(f"An argument holds a null character: {argument!r}. Remove it.")
-    return _template().render(
+    text: str = _template().render(
         title=" ".join(re.sub(r"[^A-Za-z0-9._+-]", "_", word) for word in ("instructedit", script.command)),
         job_name=job_name(script.name),
         log=log_pattern(str(script.logs), "%A_%a" if script.points else "%j"),
@@ -66,6 +66,7 @@ def render(script: Script, job: Resources, profile: Profile) -> str:
         arguments=script.arguments,
         flags=script.flags,
     )
+    return text.rstrip("\n") + "\n"
 
 
 def job_name(name: str) -> str:

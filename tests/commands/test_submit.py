@@ -1,0 +1,309 @@
+"""The command submit, with recorders in SLURM's place; the real one is asked in tests/slurm."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from instructedit.runs.jobs import read_jobs
+from instructedit.runs.progress import Progress, write_progress
+from tests.lightning_modules.conftest import run
+
+ROOT = Path(__file__).parents[2]
+
+SBATCH = """#!/bin/bash
+printf '%s\\n' "$*" >> "$FAKE_SLURM/calls"
+count=$(wc -l < "$FAKE_SLURM/calls")
+[ "$count" = "$(cat "$FAKE_SLURM/refused" 2>/dev/null)" ] && { echo "sbatch: error: invalid partition" >&2; exit 1; }
+echo $((100 + count))
+"""
+SCONTROL = """#!/bin/bash
+echo "JobId=${@: -1} JobState=$(cat "$FAKE_SLURM/state") Reason=None Restarts=0 NodeList=n1 ExitCode=0:0"
+"""
+SCANCEL = """#!/bin/bash
+echo "$1" >> "$FAKE_SLURM/cancelled"
+"""
+
+EXPERIMENT = {
+    "run": {"name": "demo"},
+    "model": {"base": "somewhere/base"},
+    "data": {"tasks": ["recent"]},
+    "trainer": {"max_steps": 6, "accelerator": "cpu"},
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to submit in; what the recorders note lies in the folder that is returned."""
+    folder, bin = tmp_path / "slurm-calls", tmp_path / "bin"
+    folder.mkdir()
+    bin.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scontrol", SCONTROL), ("scancel", SCANCEL)):
+        (bin / name).write_text(text)
+        (bin / name).chmod(0o755)
+    (folder / "state").write_text("RUNNING")
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "a.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("FAKE_SLURM", str(folder))
+    monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
+    for name in ("INSTRUCTEDIT_DEBUG", "INSTRUCTEDIT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return folder
+
+
+def submit(*argv: object, words: tuple[object, ...] = ("fit", "--config", "a.yaml")) -> int:
+    return run("submit", "--no-preflight", *argv, *(("--", *words) if words else ()))
+
+
+def calls(slurm: Path) -> list[str]:
+    return (slurm / "calls").read_text().splitlines() if (slurm / "calls").exists() else []
+
+
+def config(path: str) -> dict[str, dict[str, object]]:
+    return dict(yaml.safe_load(Path(path).read_text()))
+
+
+def test_a_training(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit("--time", "20", words=("fit", "--config", "a.yaml", "--model.lr", "2e-4")) == 0
+    script = Path("runs/demo/slurm/fit.sbatch")
+    assert calls(slurm) == [f"--parsable {script.resolve()}"]
+    assert f"fit --config={Path.cwd()}/runs/demo/slurm/fit.yaml" in script.read_text()
+    frozen = config("runs/demo/slurm/fit.yaml")
+    assert frozen["model"] == {"base": "somewhere/base", "lr": 2e-4}
+    assert frozen["trainer"] == {"max_steps": 6, "accelerator": "cpu", "num_nodes": 1, "devices": 1}
+    (job,) = read_jobs(Path("runs/demo"))
+    assert (job.id, job.command, job.script, job.log) == ("101", "fit", "slurm/fit.sbatch", "slurm/101.log")
+    assert json.loads(Path("runs/demo/run.json").read_text())["wandb_id"]
+    out = capsys.readouterr().out
+    assert "job 101" in out and "runs/demo/slurm/101.log" in out and "instructedit status runs/demo" in out
+
+
+def test_a_dry_run_writes_nothing(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit("--dry-run", "--after", "9") == 0
+    out = capsys.readouterr().out
+    assert "#SBATCH --requeue" in out and "base: somewhere/base" in out and "--dependency=afterok:9" in out
+    assert not Path("runs").exists() and not calls(slurm)
+
+
+def test_processes_are_those_of_the_job(slurm: Path) -> None:
+    cpu = ("--trainer.devices", "3")
+    assert submit("--nodes", "2", words=("fit", "--config", "a.yaml", *cpu)) == 0
+    script = Path("runs/demo/slurm/fit.sbatch").read_text()
+    assert "--ntasks-per-node=3" in script and "--nodes=2" in script and "gpus" not in script.replace("a GPU", "")
+    gpu = ("--trainer.accelerator", "gpu", "--run.name", "gpu")
+    assert submit("--gpus-per-node", "4", words=("fit", "--config", "a.yaml", *gpu)) == 0
+    assert "--gpus-per-node=4" in Path("runs/gpu/slurm/fit.sbatch").read_text()
+    assert config("runs/gpu/slurm/fit.yaml")["trainer"] == {
+        **{"max_steps": 6, "accelerator": "gpu", "num_nodes": 1, "devices": 4}
+    }
+
+
+def test_a_group(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit("--sweep", "model.lr=1e-4,2e-4", "--array", "seed=0..1", "--at-once", "3") == 0
+    group = Path("runs/demo")
+    names = [f"lr-{lr}_seed-{seed}" for lr in ("1e-4", "2e-4") for seed in (0, 1)]
+    assert sorted(path.name for path in group.iterdir()) == sorted([*names, "slurm"])
+    assert len(calls(slurm)) == 1 and "#SBATCH --array=0-3%3" in (group / "slurm/fit.sbatch").read_text()
+    for number, name in enumerate(names):
+        (job,) = read_jobs(group / name)
+        assert (job.id, job.log, job.script) == (f"101_{number}", f"../slurm/101_{number}.log", "../slurm/fit.sbatch")
+        frozen = config(f"runs/demo/{name}/slurm/fit.yaml")
+        assert frozen["run"] == {"name": name, "folder": "runs/demo", "wandb_group": "demo"}
+        assert frozen["seed_everything"] == number % 2
+        assert (
+            f"{number}) config={Path.cwd()}/runs/demo/{name}/slurm/fit.yaml ;;"
+            in (group / "slurm/fit.sbatch").read_text()
+        )
+    assert "4 runs" in capsys.readouterr().out
+    assert run("submit", "--no-preflight", "--", "fit", "--config", "a.yaml") == 2
+    assert "is a group of runs" in capsys.readouterr().err
+
+
+def test_a_chain(slurm: Path) -> None:
+    chain = (
+        "fit",
+        "--config",
+        "a.yaml",
+        "--then",
+        "validate",
+        "--from_run",
+        "runs/demo",
+        "--then",
+        "evaluate",
+        "--base=x",
+    )
+    assert submit("--after", "7_1", words=chain) == 0
+    folder = Path("runs/demo/slurm").resolve()
+    behind = "--kill-on-invalid-dep=yes"
+    assert calls(slurm) == [
+        f"--parsable --dependency=afterok:7_1 {behind} {folder}/fit.sbatch",
+        f"--parsable --dependency=afterok:101 {behind} {folder}/validate.sbatch",
+        f"--parsable --dependency=afterok:102 {behind} {folder}/evaluate.sbatch",
+    ]
+    # The run is not there yet, so its settings are read when the job starts.
+    assert "instructedit validate --from_run runs/demo\n" in (folder / "validate.sbatch").read_text()
+    assert [(job.command, job.after) for job in read_jobs(Path("runs/demo"))] == [
+        *(("fit", ("7_1",)), ("validate", ("101",)), ("evaluate", ("102",)))
+    ]
+
+
+def test_other_commands(slurm: Path) -> None:
+    assert submit(words=("evaluate", "--name", "table", "--base", "x")) == 0
+    assert config("evaluations/table/slurm/evaluate.yaml") == {"name": "table", "base": "x"}
+    assert submit(words=("prepare", "--source", "demo")) == 0
+    (folder,) = Path("runs/jobs").iterdir()
+    assert "gpus-per-node" not in (folder / "slurm/prepare.sbatch").read_text()
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_nothing_is_left_when_a_job_is_refused(slurm: Path, refused: int, capsys: pytest.CaptureFixture[str]) -> None:
+    (slurm / "refused").write_text(str(refused))
+    chain = ("fit", "--config", "a.yaml", "--then", "evaluate", "--base", "x")
+    assert submit(words=chain) == 2
+    assert "sbatch: error: invalid partition" in capsys.readouterr().err
+    assert sorted(path.name for path in Path().iterdir()) == ["a.yaml"]
+    cancelled = slurm / "cancelled"
+    assert (cancelled.read_text().split() if cancelled.exists() else []) == ["101"][: refused - 1]
+
+
+def test_a_refused_job_leaves_an_earlier_one_as_it_was(slurm: Path) -> None:
+    assert submit() == 0
+    (slurm / "state").write_text("FAILED")
+    before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    (slurm / "refused").write_text("2")
+    assert submit(words=("fit", "--config", "a.yaml", "--model.lr", "1")) == 2
+    assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == before
+
+
+def test_resume(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chain = ("fit", "--config", "a.yaml", "--then", "evaluate", "--base", "x")
+    assert submit("--time", "20", words=chain) == 0
+    assert submit("--resume", "runs/demo", words=()) == 2
+    assert "job 101" in capsys.readouterr().err
+    (slurm / "state").write_text("FAILED")
+    Path("a.yaml").write_text("nothing: of this")
+    before = config("runs/demo/slurm/fit.yaml")
+    assert submit("--resume", "demo", "--time", "40", "--nodes", "2", words=()) == 0
+    jobs = read_jobs(Path("runs/demo"))
+    assert [(job.id, job.command) for job in jobs[2:]] == [("103", "fit"), ("104", "evaluate")]
+    frozen = config("runs/demo/slurm/fit.yaml")
+    assert frozen == before | {"trainer": before["trainer"] | {"num_nodes": 2}}
+    scripts = [Path(f"runs/demo/slurm/{name}.sbatch").read_text() for name in ("fit", "evaluate")]
+    assert "--time=40" in scripts[0] and "--nodes=2" in scripts[0]
+    assert "--time=40" in scripts[1] and "--nodes=1" in scripts[1]
+    write_progress(Path("runs/demo"), Progress("done", 6, 6))
+    assert submit("--resume", "demo", words=()) == 2
+    assert "is done" in capsys.readouterr().err
+
+
+def test_resume_of_a_group_takes_what_is_not_done(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit("--array", "seed=0..2") == 0
+    (slurm / "state").write_text("FAILED")
+    write_progress(Path("runs/demo/seed-1"), Progress("done", 6, 6))
+    assert submit("--resume", "demo", words=()) == 0
+    assert [[job.id for job in read_jobs(Path(f"runs/demo/seed-{n}"))] for n in range(3)] == [
+        *(["101_0", "102"], ["101_1"], ["101_2", "103"])
+    ]
+    assert "left out: The run runs/demo/seed-1 is done" in capsys.readouterr().err
+    script = Path("runs/demo/seed-2/slurm/fit.sbatch").read_text()
+    assert "--array" not in script and f"--config={Path.cwd()}/runs/demo/seed-2/slurm/fit.yaml" in script
+
+
+def test_compute_nodes_without_internet(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("site.yaml").write_text("{offline: true}")
+    assert submit("--profile", "site.yaml", words=("fit", "--config", "a.yaml", "--run.wandb", "online")) == 0
+    assert config("runs/demo/slurm/fit.yaml")["run"]["wandb"] == "offline"
+    assert "export HF_HUB_OFFLINE=1" in Path("runs/demo/slurm/fit.sbatch").read_text()
+    assert "run.wandb is offline" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "told"),
+    [
+        ((), (), "There is no command"),
+        ((), ("status",), "Unknown command to submit"),
+        ((), ("fit", "--config", "a.yaml", "--then"), "no command before or behind --then"),
+        ((), ("fit", "--config", "a.yaml", "--modle.base", "x"), "Did you mean 'model.base'"),
+        (("--nodse", "2"), ("fit",), "--nodse"),
+        (("--time", "soon"), ("fit", "--config", "a.yaml"), "--time is 'soon'"),
+        (("--time", "5"), ("fit", "--config", "a.yaml"), "under twice the 300 s"),
+        (("--nodes", "0"), ("fit", "--config", "a.yaml"), "--nodes is 0"),
+        (("--gpus-per-node", "2"), ("fit", "--config", "a.yaml"), "trainer.accelerator is cpu"),
+        (("--gpus-per-node", "0"), ("fit", "--config", "a.yaml", "--trainer.accelerator", "gpu"), "no GPU"),
+        (("--nodes", "2"), ("evaluate", "--base", "x"), "Only fit runs on several"),
+        (("--array", "seed=0..3"), ("evaluate", "--base", "x"), "make runs of `fit`"),
+        (("--array", "run.name=a,b"), ("fit", "--config", "a.yaml"), "the same for all points"),
+        (("--after", "1;2"), ("fit", "--config", "a.yaml"), "--after is '1;2'"),
+        (("--option=--output=x",), ("fit", "--config", "a.yaml"), "sets itself"),
+        (("--partition", "a b"), ("fit", "--config", "a.yaml"), "--partition is 'a b'"),
+        (("--resume", "runs/demo"), ("fit",), "neither a command nor points"),
+        (("--resume", "nowhere"), (), "No run at 'nowhere'"),
+        ((), ("fit", "--config", "a.yaml", "--run.name", "a\\b"), "a backslash"),
+        ((), ("fit", "--config", "a.yaml", "--run.name", "a\nb"), "a line break"),
+        ((), ("fit", "--config", "a.yaml", "--run.name", "a/b"), "Give the run a plain name"),
+        ((), ("validate", "--config", "a.yaml"), "There is no run at 'runs/demo'"),
+    ],
+)
+def test_refusals(
+    slurm: Path, flags: tuple[str, ...], words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submit(*flags, words=words) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+    assert not calls(slurm) and not Path("runs").exists()
+
+
+def test_a_command_before_the_dashes(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("submit", "--nodes", "2", "fit", "--config", "a.yaml") == 2
+    assert "'fit' stands before --" in capsys.readouterr().err
+
+
+def test_without_slurm(slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert submit() == 2
+    assert "--dry-run" in capsys.readouterr().err and not Path("runs").exists()
+    assert submit("--dry-run") == 0
+
+
+def test_the_preflight_refuses(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("submit", "--", "fit", "--config", "a.yaml", "--model.base", "./no-folder") == 2
+    assert "--no-preflight" in capsys.readouterr().err and not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_nothing_heavy_is_loaded_and_a_dry_run_is_quick(slurm: Path) -> None:
+    code = (
+        "import sys; from instructedit.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sorted({'torch', 'transformers', 'lightning', 'datasets', 'wandb'} & set(sys.modules)))"
+    )
+    base = ROOT / "configs" / "experiment"
+    words = ["fit", "--config", str(base / "demo.yaml"), "--config", "configs/trainer/cpu.yaml"]
+    argv = [
+        "submit",
+        "--dry-run",
+        "--no-preflight",
+        "--sweep",
+        "seed=0..9",
+        "--",
+        *words,
+        "--then",
+        "evaluate",
+        "--base",
+        "x",
+    ]
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", (done.stdout[-500:], done.stderr)
+    assert time.monotonic() - began < 2
+    argv.remove("--no-preflight")
+    looked = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True)
+    assert looked.stdout.splitlines()[-1] == "[]"
