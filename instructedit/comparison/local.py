@@ -86,7 +86,7 @@ def _record(path: Path) -> Mapping[str, Any]:
 
 
 def facts_of(record: Mapping[str, Any]) -> dict[str, str]:
-    """What a run.json tells of code, base and data, as flat names and texts; of several starts all commits, and the versions of the last."""
+    """What a run.json tells of code, base and data; of several starts all commits, and the versions of the last."""
     starts = [start for start in record.get("starts") or [record] if isinstance(start, dict) and "commit" in start]
     commits = list(dict.fromkeys(str(start["commit"])[:12] for start in starts))
     facts = {"commit": ", ".join(commits)} if commits else {}

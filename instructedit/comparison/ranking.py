@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from instructedit.comparison.runs import ComparedRun
-from instructedit.errors import InputError, unknown
+from instructedit.errors import InputError
 from instructedit.evaluation.layout import scale
 from instructedit.evaluation.metrics import METRICS, VARIANTS, named
 
@@ -80,10 +81,20 @@ def choose(runs: Sequence[ComparedRun], asked: str | None) -> str:
     if asked is not None:
         if any(value_of(run, asked) is not None for run in runs):
             return asked
-        raise unknown("metric", asked, names, "No run has a value of it.")
+        raise _unknown(asked, names)
     tasks = [task for run in runs for task, _, _ in run.cells]
     usual = [name.format(task=tasks[0] if tasks else "") for name in DEFAULTS]
     return next((name for name in usual if any(value_of(run, name) is not None for run in runs)), names[0])
+
+
+def _unknown(asked: str, names: Sequence[str]) -> InputError:
+    """Name the nearest metrics, and the plain ones: with all variants and tasks there are hundreds."""
+    near = get_close_matches(asked, names, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    usual = [name for name in names if name.count("/") < 2 or name.rsplit("/", 1)[-1] in METRICS]
+    usual = [name for name in usual if not (name.startswith("train/") and name.count("/") > 1)]
+    more = f" and {len(names) - len(usual)} more, in compare.csv of --out" if len(names) > len(usual) else ""
+    return InputError(f"No run has a value of the metric {asked!r}.{hint} Known: {', '.join(usual)}{more}.")
 
 
 def value_of(run: ComparedRun, metric: str) -> tuple[float, float | None, float | None] | None:

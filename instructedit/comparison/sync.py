@@ -55,8 +55,8 @@ def sync_runs(runs: Sequence[Path]) -> None:
     left = [run for run, files in waiting.items() if not all(map(_sent, files))]
     if left:
         raise InputError(
-            f"Not all was sent of {', '.join(map(str, left))}: what `wandb sync` said stands above. Run the same again; "
-            "what was sent is not sent twice."
+            f"Not all was sent of {', '.join(map(str, left))}: what `wandb sync` said stands above. Run the same "
+            "again; what was sent is not sent twice."
         )
 
 

@@ -7,6 +7,7 @@ the test table's averages as ``test/<row>/<task>/<metric>``. Rows per record and
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from instructedit.comparison.local import facts_of
@@ -48,7 +49,7 @@ def read_project(
         raise InputError("--wandb needs the package wandb. Run `pip install 'instructedit[wandb]'`.") from error
     wandb.setup(wandb.Settings(silent=True))
     require_key(wandb)
-    found = _asked(lambda: _runs(wandb, project, group), project)
+    found = _asked(partial(_runs, wandb, project, group), project)
     kept = [run for run in found if _meets(run, wanted)]
     if not kept:
         if found and wanted:
@@ -64,7 +65,7 @@ def read_project(
     for run in kept:
         name = run.name if run.name not in names else f"{run.name} ({run.id})"
         names.append(name)
-        made.append(_asked(lambda run=run, name=name: _compared(run, name, project), project))
+        made.append(_asked(partial(_compared, run, name, project), project))
     return made
 
 

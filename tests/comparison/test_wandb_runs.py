@@ -1,0 +1,141 @@
+"""Runs read through the W&B API: wandb's own client and service against a server that answers as the real one does.
+
+The answers are made by hand after the queries that wandb 0.31 sends; the real server is not asked.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from instructedit import cli
+from instructedit.comparison.wandb_runs import read_project
+from instructedit.errors import InputError
+
+pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+
+KEY = "k" * 40
+
+
+def node(name: str, lr: float, score: float, group: str = "sweep", state: str = "finished") -> dict[str, Any]:
+    """A run as the server lists it."""
+    config = {"model": {"lr": lr}, "trainer": {"max_steps": 20}, "commit": "c" * 40, "dirty": False}
+    summary = {
+        "_step": 20,
+        "test/MEND/zsre/reliability": score / 100,
+        "test/Base/zsre/reliability": 0.1,
+        "gpu_hours": 2.5,
+    }
+    return {
+        **dict.fromkeys(("sweepName", "commit", "description", "notes", "heartbeatAt")),
+        **{"id": f"id-{name}", "projectId": "1", "name": f"id{name}", "displayName": name, "state": state, "group": group},
+        **{"config": json.dumps({key: {"value": value} for key, value in config.items()}), "jobType": "fit"},
+        **{"summaryMetrics": json.dumps(summary), "systemMetrics": "{}", "historyLineCount": 20, "tags": ["t"]},
+        **{"readOnly": False, "createdAt": "2026-01-01T00:00:00", "user": {"name": "Me", "username": "me"}},
+        "historyKeys": {"lastStep": 20, "keys": {}},
+    }  # fmt: skip
+
+
+NODES = [node("one", 1e-3, 70), node("two", 1e-2, 60), node("two", 1e-2, 65, group="other", state="running")]
+
+
+def answer(query: str, variables: Mapping[str, Any]) -> object:
+    """What the server says to one query."""
+    if variables.get("project") == "gone":
+        return {"project": None}
+    if "query Runs(" in query:
+        group = json.loads(variables["filters"]).get("group")
+        edges = [{"node": each, "cursor": "c"} for each in NODES if group in (None, each["group"])]
+        page = {"endCursor": "c", "hasNextPage": False}
+        found = {
+            "internalId": "1",
+            "runCount": len(edges),
+            "readOnly": False,
+            "runs": {"edges": edges, "pageInfo": page},
+        }
+        return {"project": found}
+    if "RunFullHistory" in query:
+        rows = [{"_step": step, "train/loss": 1 / step, "edits_per_second": 4.0} for step in range(1, 21)]
+        rows[9] |= {"val/score": 50.0}
+        rows[19] |= {"val/score": 70.0 if variables["name"] == "idone" else 60.0, "table": {"_type": "table"}}
+        return {"project": {"run": {"history": [json.dumps(row) for row in rows]}}}
+    return {"viewer": {"id": "1", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+
+
+@pytest.fixture
+def server(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A server, and the keys that were shown to it."""
+    shown: list[str] = []
+
+    def handle(request: Request) -> Response:
+        shown.append(request.headers.get("Authorization", ""))
+        asked = json.loads(request.data)
+        return Response(
+            json.dumps({"data": answer(asked["query"], asked.get("variables") or {})}), mimetype="application/json"
+        )
+
+    httpserver.expect_request("/graphql", method="POST").respond_with_handler(handle)
+    monkeypatch.setenv("WANDB_BASE_URL", httpserver.url_for("/").rstrip("/"))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    wandb.teardown()
+    yield shown
+    wandb.teardown()
+
+
+@pytest.mark.slow
+def test_a_project_is_read_as_directories_are(server: list[str]) -> None:
+    one, two = read_project("me/edits", group="sweep")
+    assert (one.name, one.source, one.state, one.step, one.max_steps) == ("one", "me/edits/idone", "done", 20, 20)
+    assert one.settings == {"model.lr": "0.001", "trainer.max_steps": "20"}
+    assert one.facts == {"commit": "c" * 12, "dirty": "no"}
+    assert one.best == (20, 70.0) and len(one.curves["train/loss"].values) == 20 and "table" not in one.curves
+    assert one.edits_per_second == 4.0 and one.device_hours == 2.5
+    assert one.row == "MEND" and one.cells["zsre", "MEND", "reliability"].mean == 0.7
+    assert two.best == (20, 60.0) and two.outcomes is None
+
+
+@pytest.mark.slow
+def test_filters_choose_and_equal_names_are_told_apart(server: list[str]) -> None:
+    assert [run.name for run in read_project("me/edits", taken=["one"])] == ["one (idone)", "two", "two (idtwo)"]
+    assert [run.name for run in read_project("me/edits", only="model.lr=0.010,state=finished,tag=t")] == ["two"]
+    with pytest.raises(InputError, match="Did you mean 'model.lr'"):
+        read_project("me/edits", only="model.lrr=1")
+    with pytest.raises(InputError, match="No run of me/edits is left"):
+        read_project("me/edits", only="model.lr=7")
+
+
+@pytest.mark.slow
+def test_the_command_compares_them_and_never_shows_the_key(
+    server: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli.run(["compare", "--wandb", "me/edits", "--metric", "test/zsre/reliability"])
+    said = "".join(capfd.readouterr())
+    assert "70.0" in said and "without an interval" in said and "No paired test" in said
+    assert KEY not in said and any(server), "the key goes to the server and nowhere else"
+
+
+@pytest.mark.slow
+def test_an_unknown_project_and_a_server_that_is_away(server: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="told nothing of me/gone"):
+        read_project("me/gone")
+    import wandb
+
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("instructedit.comparison.wandb_runs.TIMEOUT_SECONDS", 2)
+    with pytest.raises(InputError, match="could not be reached") as told:
+        read_project("me/edits")
+    assert KEY not in str(told.value)
+
+
+def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", f"{tmp_path}/netrc")
+    with pytest.raises(InputError, match="No key for Weights & Biases"):
+        read_project("me/edits")
