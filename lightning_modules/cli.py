@@ -20,6 +20,7 @@ from instructedit.scheduling.requeue import STATUS, current_job, requeue, used_u
 if TYPE_CHECKING:
     from instructedit.tasks.prepared import PreparedSplit
     from lightning_modules.parser import EditorCLI
+    from lightning_modules.wandb_logger import WandbRun
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,13 @@ def _fit(argv: Sequence[str]) -> None:
     from lightning_modules.callbacks.stopping import Stopped
     from lightning_modules.parser import EditorCLI
     from lightning_modules.report import finish, load_checkpoint
+    from lightning_modules.wandb_logger import WandbRun
 
     cli = EditorCLI("fit", argv)
     _check_restarts(cli)
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
-    checkpoint = _start(cli)
+    tracked = WandbRun(cli.run, cli.directory)
+    checkpoint = _start(cli, tracked)
     cli.heartbeat.begin(cli.checkpoints.begun, trainer)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
@@ -68,9 +71,12 @@ def _fit(argv: Sequence[str]) -> None:
         step = load_checkpoint(module, cli.directory)
         check_same(trainer, step, "test")
         alive = partial(cli.heartbeat.alive, "test")
-        finish(module, data, cli.directory, step, trainer.global_rank, trainer.world_size, alive)
+        report = finish(module, data, cli.directory, step, trainer.global_rank, trainer.world_size, alive)
         cli.heartbeat.tell("done")
+        best = {"val/best_score": cli.validation.best_score, "val/best_step": cli.validation.best_step}
+        tracked.finished(report, {**best, "skipped_steps": module.skipped_steps, "tested_step": step})
     except Stopped:
+        tracked.stopping()
         if trainer.is_global_zero:
             _stopped(cli)
     except BaseException as error:
@@ -78,6 +84,7 @@ def _fit(argv: Sequence[str]) -> None:
         raise
     finally:
         module.placed.flush()
+        tracked.close(cli.heartbeat.throughput.latest.device_seconds)
         cli.directory.unlock()
 
 
@@ -157,7 +164,7 @@ def test(argv: Sequence[str]) -> None:
     finish(cli.model, cli.datamodule, cli.directory, step)
 
 
-def _start(cli: "EditorCLI") -> str | None:
+def _start(cli: "EditorCLI", tracked: "WandbRun") -> str | None:
     """Check everything, then write down what the run stands on; return the checkpoint to go on from.
 
     Nothing is written before every check has passed: a refused command leaves a run as it was.
@@ -165,9 +172,9 @@ def _start(cli: "EditorCLI") -> str | None:
     from instructedit.errors import InputError, MismatchError
     from instructedit.runs.directory import changed_keys, science
     from lightning_modules.callbacks.checkpoints import read_checkpoint
-    from lightning_modules.loggers import wandb_logger
     from lightning_modules.record_check import prepared_apart
     from lightning_modules.saved_state import OURS
+    from lightning_modules.wandb_config import shown_config
 
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
     for name in ("max_steps", "log_every_n_steps"):
@@ -207,8 +214,9 @@ def _start(cli: "EditorCLI") -> str | None:
     if trainer.is_global_zero:
         started = f"going on at step {step} from {checkpoint}" if checkpoint else f"starting {cli.directory.path}"
         print(started, flush=True)
-    if cli.run.wandb != "disabled":
-        trainer.loggers = [*trainer.loggers, wandb_logger(cli.run, record["wandb_id"], cli.config.as_dict())]
+        if tracked.enabled:
+            tracked.begin(shown_config(cli.resolved(), record, trainer.world_size), record["wandb_id"], step)
+            trainer.loggers = [*trainer.loggers, tracked]
     return checkpoint
 
 

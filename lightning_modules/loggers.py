@@ -1,7 +1,6 @@
-"""Where metrics go: always a CSV file that a resumed run continues, and Weights & Biases on request."""
+"""Where metrics always go: a CSV file that a resumed run continues."""
 
 import csv
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from instructedit.errors import InputError
-from instructedit.runs.directory import RunConfig
-
-logger = logging.getLogger(__name__)
 
 
 class MetricsCsv(Logger):
@@ -98,6 +94,10 @@ class MetricsCsv(Logger):
             self._columns += [name for name in reader.fieldnames or () if name not in self._columns]
         return [{name: text for name, text in row.items() if text} for row in rows]
 
+    def values(self) -> dict[int, dict[str, float]]:
+        """Return the numbers in the file by step; what was not measured at a step is left out."""
+        return {int(row.pop("step")): {name: float(text) for name, text in row.items()} for row in self._read()}
+
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         partial = self.path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
@@ -105,29 +105,3 @@ class MetricsCsv(Logger):
             writer.writeheader()
             writer.writerows(rows)
         os.replace(partial, self.path)
-
-
-def wandb_logger(run: RunConfig, run_id: str, config: Mapping[str, Any]) -> Logger:
-    """Build the Weights & Biases logger, which goes on with the run of the same id.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    try:
-        import wandb
-        from lightning.pytorch.loggers import WandbLogger
-    except ModuleNotFoundError as error:
-        raise InputError("run.wandb needs the package wandb. Run `pip install 'instructedit[wandb]'`.") from error
-    offline = run.wandb == "offline"
-    if not offline and not wandb.login(prompt=False):
-        logger.warning("No key for Weights & Biases: the run is kept offline, `wandb sync` uploads it later.")
-        offline = True
-    return WandbLogger(
-        project=run.wandb_project,
-        name=run.name,
-        id=run_id,
-        resume=None if offline else "allow",
-        save_dir=str(run.path),
-        offline=offline,
-        config=dict(config),
-    )

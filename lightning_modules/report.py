@@ -5,8 +5,8 @@ Takes the best checkpoint where there is one, else the last.
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,23 @@ from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run has come to.
+
+    Args:
+        editor: the exported editor's folder.
+        card: what is written on it.
+        outcomes: one per test record, row of the table and metric.
+        step: the optimiser step of the checkpoint that was tested.
+    """
+
+    editor: Path
+    card: EditorCard
+    outcomes: Sequence[Outcome]
+    step: int
 
 
 def load_checkpoint(module: EditorModule, run: RunDirectory, path: str | None = None) -> int:
@@ -86,7 +103,7 @@ def finish(
     rank: int = 0,
     world_size: int = 1,
     on_progress: Callable[[], None] | None = None,
-) -> None:
+) -> Report | None:
     """Export the editor, test it, write and print the table; ranks share the records, rank zero writes.
 
     Args:
@@ -98,12 +115,15 @@ def finish(
         world_size: how many there are.
         on_progress: called after each record that was asked.
 
+    Returns:
+        The same on rank zero, None on the others.
+
     Raises:
         Stopped: a signal came; the editor folder is there, the results are not.
     """
     if rank > 0:
         test_outcomes(module, data, rank, world_size, on_progress)
-        return
+        return None
     known = run.read()
     code = run.trained_by(step)
     parts: dict[str, Any] = {"tasks": data.tasks, "pools": data.pools, "data": known.get(DATA), "steps": step}
@@ -117,7 +137,8 @@ def finish(
     tables = write_tables(run.results, outcomes, stamp=stamp, held_out=data.held_out)
     results = {**stamp, **numbers(tables)}
     write_whole(run.results / "test.json", json.dumps(results, indent=2) + "\n")
-    save_editor(run.editor, module.editor, replace(card, results=results))
+    card = replace(card, results=results)
+    save_editor(run.editor, module.editor, card)
     console = table_console()
     console.print(to_rich(replace(tables[0], title=f"{run.path.name}, step {step}: test")))
     lies = {
@@ -130,6 +151,7 @@ def finish(
     }
     width = max(map(len, lies))
     console.print("\n".join(f"{name:<{width}}  {path}" for name, path in lies.items()), soft_wrap=True, highlight=False)
+    return Report(run.editor, card, outcomes, step)
 
 
 def test_outcomes(

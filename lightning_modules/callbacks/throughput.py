@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
 
 from instructedit.runs.progress import read_progress
 from lightning_modules.callbacks import at_step_end
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from lightning_modules.editor_module import EditorModule
 
 FILE = "throughput.csv"
+PREFIX = "throughput/"
+"""What other loggers than that file see in front of the names."""
+
 STEPS = 32
 """``latest`` is the mean of so many steps: steady enough to tell a remaining time from, quick to show a change."""
 
@@ -59,8 +61,6 @@ class Throughput(Callback):
     def __init__(self, run: Path, validation: Validation) -> None:
         self.run, self.validation = run, validation
         self.csv = MetricsCsv(run / FILE)
-        self.loggers: list[Logger] = [self.csv]
-        """Where the values go every ``trainer.log_every_n_steps``; more may be added."""
         self._began = time.monotonic()
         self._earlier: float | None = None
         self._ranks = 0
@@ -111,8 +111,11 @@ class Throughput(Callback):
         if trainer.global_step % trainer.log_every_n_steps == 0:
             values = replace(rates(self._unlogged, edits, memory), device_seconds=self._device_seconds())
             self._unlogged.clear()
-            for logger in self.loggers:
-                logger.log_metrics(asdict(values), trainer.global_step)
+            self.csv.log_metrics(asdict(values), trainer.global_step)
+            for logger in trainer.loggers:
+                if not isinstance(logger, MetricsCsv):
+                    named = {PREFIX + name: value for name, value in asdict(values).items()}
+                    logger.log_metrics(named, trainer.global_step)
 
     def _now(self) -> float:
         """A clock that stands still in validations."""

@@ -28,6 +28,7 @@ def trainer_of(ranks: int, every: int = 1) -> Any:
         log_every_n_steps=every,
         accumulate_grad_batches=2,
         strategy=strategy,
+        loggers=[],
         datamodule=SimpleNamespace(batch=8),
     )
 
