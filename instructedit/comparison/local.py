@@ -3,7 +3,7 @@
 import gzip
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def read_run(path: Path, name: str) -> ComparedRun:
     rates, more = read_curves(path / "throughput.csv")
     progress = read_progress(path)
     settings = texts(config)
-    cells, tested = _cells(path)
+    cells, outcomes = _tested(path)
     ended = curves.last_step
     return ComparedRun(
         name=name,
@@ -60,7 +60,7 @@ def read_run(path: Path, name: str) -> ComparedRun:
         device_hours=_device_hours(progress, rates),
         curves=curves.beside(rates, "throughput/"),
         cells=cells,
-        outcomes=partial(read_outcomes, tested) if tested else None,
+        outcomes=outcomes,
         notes=(*notes, *more),
     )
 
@@ -125,12 +125,15 @@ def _first(path: Path, *names: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _cells(path: Path) -> tuple[dict[CellKey, Cell], Path | None]:
-    """The test table, from test.json, which holds what the rows average to, else from the rows; and their file."""
+def _tested(path: Path) -> tuple[dict[CellKey, Cell], Callable[[], Sequence[Outcome]] | None]:
+    """The test table, from test.json, which holds what the rows average to, else from the rows; and what reads them."""
     rows, table = _first(path, "test.jsonl", "test.jsonl.gz"), _first(path, "test.json")
+    if rows is None:
+        return (_from_json(table) if table else {}), None
     if table:
-        return _from_json(table), rows
-    return (_from_outcomes(read_outcomes(rows)) if rows else {}), rows
+        return _from_json(table), partial(read_outcomes, rows)
+    found = read_outcomes(rows)
+    return _from_outcomes(found), lambda: found
 
 
 def _from_json(path: Path) -> dict[CellKey, Cell]:
@@ -163,7 +166,8 @@ def read_outcomes(path: Path) -> list[Outcome]:
     """
     try:
         text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = (json.loads(line) for line in text.split(b"\n") if line)
+        # As one list: many times faster than line by line.
+        lines = json.loads(f"[{','.join(line for line in text.decode().split(chr(10)) if line)}]")
         return [Outcome(line["id"], line["task"], line["method"], line["metric"], line["value"]) for line in lines]
     except (ValueError, TypeError, KeyError, OSError, EOFError) as error:
         raise InputError(f"{path} holds no test rows: {error!r}. Make it again with `instructedit test`.") from error

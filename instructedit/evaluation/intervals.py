@@ -3,8 +3,9 @@
 Knows numbers only, not what they measure; numpy alone, so that reading results loads no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ EXACT_PAIRS = 12
 """Up to so many differences a sign-flip test counts every pattern of signs."""
 
 _NUMBERS_AT_ONCE = 1 << 22
+_NUMBERS_KEPT = 1 << 20
+
+_Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,7 @@ def estimate(values: Sequence[float], level: float = 0.95, draws: int = 2000, se
         raise ValueError(f"The level of an interval lies between 0 and 1; found {level}.")
     # Sorted, so that the interval does not depend on the order the examples came in.
     sample = np.array(sorted(values), dtype=np.float64)
-    generator = np.random.RandomState(seed)
-    means = []
-    at_once = max(1, _NUMBERS_AT_ONCE // len(sample))
-    for start in range(0, draws, at_once):
-        shape = (min(at_once, draws - start), len(sample))
-        means.append(sample[_drawn(generator, len(sample), shape)].mean(1))
+    means = [sample[places].mean(1) for places in _samples(len(sample), draws, seed)]
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2]).tolist()
     return Estimate(float(sample.mean()), low, high, len(sample))
 
@@ -104,7 +103,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _drawn(generator: np.random.RandomState, below: int, shape: tuple[int, int]) -> "np.ndarray[Any, np.dtype[Any]]":
+def _samples(n: int, draws: int, seed: int) -> Iterable[_Numbers]:
+    """Which examples each draw takes, some draws at a time.
+
+    A table asks for the same again and again, a cell after the other: what is small is kept.
+    """
+    return _kept_samples(n, draws, seed) if n * draws <= _NUMBERS_KEPT else _new_samples(n, draws, seed)
+
+
+@lru_cache(maxsize=8)
+def _kept_samples(n: int, draws: int, seed: int) -> tuple[_Numbers, ...]:
+    return tuple(_new_samples(n, draws, seed))
+
+
+def _new_samples(n: int, draws: int, seed: int) -> Iterator[_Numbers]:
+    generator = np.random.RandomState(seed)
+    at_once = max(1, _NUMBERS_AT_ONCE // n)
+    for start in range(0, draws, at_once):
+        yield _drawn(generator, n, (min(at_once, draws - start), n))
+
+
+def _drawn(generator: np.random.RandomState, below: int, shape: tuple[int, int]) -> _Numbers:
     """Whole numbers from 0 to below - 1.
 
     The remainders of the Mersenne twister's raw numbers, as ``torch.randint`` draws them: intervals and p-values stay

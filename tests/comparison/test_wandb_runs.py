@@ -29,14 +29,13 @@ def node(name: str, lr: float, score: float, group: str = "sweep", state: str = 
         "test/Base/zsre/reliability": 0.1,
         "gpu_hours": 2.5,
     }
-    return {
-        **dict.fromkeys(("sweepName", "commit", "description", "notes", "heartbeatAt")),
-        **{"id": f"id-{name}", "projectId": "1", "name": f"id{name}", "displayName": name, "state": state, "group": group},
-        **{"config": json.dumps({key: {"value": value} for key, value in config.items()}), "jobType": "fit"},
-        **{"summaryMetrics": json.dumps(summary), "systemMetrics": "{}", "historyLineCount": 20, "tags": ["t"]},
-        **{"readOnly": False, "createdAt": "2026-01-01T00:00:00", "user": {"name": "Me", "username": "me"}},
-        "historyKeys": {"lastStep": 20, "keys": {}},
-    }  # fmt: skip
+    texts = {"id": f"id-{name}", "projectId": "1", "name": f"id{name}", "displayName": name, "state": state}
+    held = {"config": json.dumps({key: {"value": value} for key, value in config.items()}), "jobType": "fit"}
+    held |= {"summaryMetrics": json.dumps(summary), "systemMetrics": "{}", "group": group}
+    rest = {"readOnly": False, "createdAt": "2026-01-01T00:00:00", "user": {"name": "Me", "username": "me"}}
+    rest |= {"historyLineCount": 20, "tags": ["t"], "historyKeys": {"lastStep": 20, "keys": {}}}
+    nothing = dict.fromkeys(("sweepName", "commit", "description", "notes", "heartbeatAt"))
+    return {**nothing, **texts, **held, **rest}
 
 
 NODES = [node("one", 1e-3, 70), node("two", 1e-2, 60), node("two", 1e-2, 65, group="other", state="running")]

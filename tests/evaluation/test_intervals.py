@@ -52,6 +52,10 @@ def test_drawing_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     values = [n / 7 for n in range(7)]
     whole = estimate(values, draws=101)
     monkeypatch.setattr(intervals, "_NUMBERS_AT_ONCE", 30)
+    intervals._kept_samples.cache_clear()
+    assert estimate(values, draws=101) == whole
+    assert len(intervals._kept_samples(7, 101, 0)) == 26
+    monkeypatch.setattr(intervals, "_NUMBERS_KEPT", 0)
     assert estimate(values, draws=101) == whole
 
 
