@@ -190,7 +190,7 @@ def test_every_listed_command_exists(name: str) -> None:
 
 def test_the_commands_are_pinned() -> None:
     ours = {name for name, command in cli.COMMANDS.items() if "commands_for_the_test" not in command.target}
-    assert ours == {"prepare", "fit", "validate", "test", "evaluate", "status"}
+    assert ours == {"prepare", "fit", "validate", "test", "evaluate", "submit", "status", "compare"}
 
 
 def test_help_answers_in_under_a_second() -> None:

@@ -6,11 +6,13 @@ Knows the order of the work and what is told. What becomes a job, `instructedit.
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from instructedit.cli import _switched_on, underscored
 from instructedit.errors import InputError
 from instructedit.runs.jobs import read_jobs
+from instructedit.runs.progress import read_progress
 from instructedit.runs.state import find_runs, is_run, runs_in, state_of
 from instructedit.scheduling import slurm
 from instructedit.scheduling.plan import Step, make_steps
@@ -143,6 +145,7 @@ def _submit(
     steps, notes = make_steps(words, asked, site, [*sweep, *array])
     for step in steps:
         _check_place(step)
+    steps = [_without_done(step, notes) for step in steps]
     if not no_preflight:
         notes += _preflight(steps, site)
     jobs = make_jobs(steps, site, Path.cwd(), at_once)
@@ -207,8 +210,23 @@ def _check_place(step: Step) -> None:
     if not step.group and step.home.is_dir() and not is_run(step.home) and runs_in(step.home):
         raise InputError(f"{step.home} is a group of runs, so it cannot be a run. Choose another --run.name.")
     for task in step.tasks:
-        if task.run is not None and task.run.is_dir():
+        if task.run is not None and task.run.is_dir() and not (step.group and _is_done(task.run)):
             _check_free(task.run)
+
+
+def _is_done(run: Path) -> bool:
+    progress = read_progress(run)
+    return progress is not None and progress.state == "done"
+
+
+def _without_done(step: Step, notes: list[str]) -> Step:
+    """A group's step without the points that are done: a larger array goes on with a smaller one's runs."""
+    done = [task.run for task in step.tasks if step.group and task.run is not None and _is_done(task.run)]
+    if done and len(done) == len(step.tasks):
+        raise InputError(f"All {len(done)} runs of {step.home} are done. Choose another --run.name, or other points.")
+    if done:
+        notes.append(f"note: left out, being done: {', '.join(run.name for run in done)}")
+    return replace(step, tasks=tuple(task for task in step.tasks if task.run not in done))
 
 
 def _check_free(run: Path) -> None:

@@ -127,6 +127,16 @@ def test_a_group(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is a group of runs" in capsys.readouterr().err
 
 
+def test_a_larger_array_leaves_out_what_is_done(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit("--array", "seed=0..1") == 0
+    (slurm / "state").write_text("FAILED")
+    write_progress(Path("runs/demo/seed-0"), Progress("done", 6, 6))
+    assert submit("--array", "seed=0..2") == 0
+    assert "left out, being done: seed-0" in capsys.readouterr().err
+    assert [job.id for job in read_jobs(Path("runs/demo/seed-2"))] == ["102_1"]
+    assert len(read_jobs(Path("runs/demo/seed-0"))) == 1
+
+
 def test_a_chain(slurm: Path) -> None:
     chain = (
         "fit",
