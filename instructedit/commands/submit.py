@@ -6,34 +6,23 @@ Knows the order of the work and what is told. What becomes a job, `instructedit.
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from instructedit.cli import _switched_on, underscored
 from instructedit.errors import InputError
-from instructedit.runs.jobs import read_jobs
-from instructedit.runs.progress import read_progress
-from instructedit.runs.state import find_runs, is_run, runs_in, state_of
 from instructedit.scheduling import slurm
+from instructedit.scheduling.places import check_place, without_done
 from instructedit.scheduling.plan import Step, make_steps
 from instructedit.scheduling.profile import Profile, find_profile, read_profile, user_folder
 from instructedit.scheduling.resources import Asked
+from instructedit.scheduling.resume import chains_again
 from instructedit.scheduling.settings import get
-from instructedit.scheduling.submission import (
-    Job,
-    Submitted,
-    dependency,
-    hand_in,
-    job_again,
-    make_jobs,
-    read_again,
-)
-from instructedit.scheduling.values import check_value, control_characters
+from instructedit.scheduling.submission import Job, Submitted, dependency, hand_in, make_jobs
+from instructedit.scheduling.values import check_value
 
 SEVERAL = ("--array", "--sweep", "--after", "--option")
 """Flags that may be given more than once."""
 
-ALIVE = ("queued", "starting", "running", "requeued")
 SHOWN_POINTS = 6
 
 USAGE = """instructedit submit [flags] -- COMMAND ... [--then COMMAND ...]
@@ -144,8 +133,8 @@ def _submit(
         _need_slurm()
     steps, notes = make_steps(words, asked, site, [*sweep, *array])
     for step in steps:
-        _check_place(step)
-    steps = [_without_done(step, notes) for step in steps]
+        check_place(step)
+    steps = [without_done(step, notes) for step in steps]
     if not no_preflight:
         notes += _preflight(steps, site)
     jobs = make_jobs(steps, site, Path.cwd(), at_once)
@@ -193,57 +182,6 @@ def _need_slurm() -> None:
         )
 
 
-def _check_place(step: Step) -> None:
-    """Refuse a run that is busy or done, and a group in a run's place or the other way round."""
-    if control_characters(str(step.home)):
-        raise InputError(f"{str(step.home)!r} holds a line break or another control character. Choose another name.")
-    if step.command in ("validate", "test") and step.tasks[0].run is not None:
-        run = step.tasks[0].run
-        if not is_run(run) and run.resolve() not in [path.resolve() for path in step.made]:
-            raise InputError(
-                f"There is no run at {str(run)!r} to {step.command}. Give the settings of one, or --from_run."
-            )
-    if step.command != "fit":
-        return
-    if step.group and is_run(step.home):
-        raise InputError(f"{step.home} is a run, so it cannot be a group of them. Choose another --run.name.")
-    if not step.group and step.home.is_dir() and not is_run(step.home) and runs_in(step.home):
-        raise InputError(f"{step.home} is a group of runs, so it cannot be a run. Choose another --run.name.")
-    for task in step.tasks:
-        if task.run is not None and task.run.is_dir() and not (step.group and _is_done(task.run)):
-            _check_free(task.run)
-
-
-def _is_done(run: Path) -> bool:
-    progress = read_progress(run)
-    return progress is not None and progress.state == "done"
-
-
-def _without_done(step: Step, notes: list[str]) -> Step:
-    """A group's step without the points that are done: a larger array goes on with a smaller one's runs."""
-    done = [task.run for task in step.tasks if step.group and task.run is not None and _is_done(task.run)]
-    if done and len(done) == len(step.tasks):
-        raise InputError(f"All {len(done)} runs of {step.home} are done. Choose another --run.name, or other points.")
-    if done:
-        notes.append(f"note: left out, being done: {', '.join(run.name for run in done)}")
-    return replace(step, tasks=tuple(task for task in step.tasks if task.run not in done))
-
-
-def _check_free(run: Path) -> None:
-    state = state_of(run)
-    if state.word in ALIVE:
-        what = f"its job {state.job.id}" if state.job else "it"
-        raise InputError(
-            f"{run} is {state.word}: {what} would train in the same directory. Wait for it, cancel it with "
-            f"`scancel {state.job.id if state.job else 'JOB'}`, or choose another --run.name."
-        )
-    if state.word == "done":
-        raise InputError(
-            f"The run {run} is done. Choose another --run.name; `instructedit test --from_run {run}` makes its table "
-            f"again."
-        )
-
-
 def _preflight(steps: Sequence[Step], profile: Profile) -> list[str]:
     """Look at what each command needs; return the warnings.
 
@@ -281,44 +219,19 @@ def _preflight(steps: Sequence[Step], profile: Profile) -> list[str]:
 
 
 def _resume(name: str, asked: Asked, profile: Profile | None, after: Sequence[str], dry_run: bool) -> None:
-    runs = find_runs([name], Path("runs"))
     if not dry_run:
         _need_slurm()
-    chains = []
-    for run in runs:
-        try:
-            chains.append(_chain_again(run, asked, profile))
-        except InputError as error:
-            if len(runs) == 1:
-                raise
-            print(f"left out: {error}", file=sys.stderr)
-    if not chains:
-        raise InputError(f"No run of {name!r} can be continued: each is done, or has a job.")
-    for jobs in chains:
+    chains, left = chains_again(name, asked, profile)
+    for line in left:
+        print(line, file=sys.stderr)
+    for chain in chains:
         if dry_run:
-            _show(jobs, after)
-        else:
-            _tell(hand_in(jobs, after))
-
-
-def _chain_again(run: Path, asked: Asked, profile: Profile | None) -> list[Job]:
-    """The training of a run once more, and what was to follow it."""
-    again = read_again(run, "fit")
-    if again is None:
-        raise InputError(
-            f"{run} was never submitted. Submit it: instructedit submit -- fit --from_run {shlex.quote(str(run))}"
-        )
-    _check_free(run)
-    jobs = [job_again(run, "fit", again, asked, profile)]
-    records = read_jobs(run)
-    for stem in again.then:
-        later, ids = read_again(run, stem), [job.id for job in records if Path(job.script).stem == stem]
-        state = slurm.show_job(ids[-1]) if ids and slurm.installed() else None
-        if state is not None and state.state in ("PENDING", "RUNNING"):
-            slurm.cancel(ids[-1])  # it waits for a job that will not come
-        if later is not None:
-            jobs.append(job_again(run, stem, later, asked, profile))
-    return jobs
+            _show(chain.jobs, after)
+            continue
+        submitted = hand_in(chain.jobs, after)
+        for job in chain.waiting:
+            slurm.cancel(job)
+        _tell(submitted)
 
 
 def _show(jobs: Sequence[Job], after: Sequence[str]) -> None:

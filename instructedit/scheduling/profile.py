@@ -7,6 +7,7 @@ a script, `instructedit.scheduling.script`.
 import dataclasses
 import os
 import re
+import site
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -141,7 +142,8 @@ def profile_folders() -> list[Path]:
 
 def shipped() -> list[Path]:
     """Where the templates and profiles of this package may lie: beside it in a checkout, else where pip puts them."""
-    return [Path(__file__).parents[2] / "slurm", Path(sys.prefix) / "share" / "instructedit" / "slurm"]
+    prefixes = (Path(sys.prefix), Path(site.getuserbase()))
+    return [Path(__file__).parents[2] / "slurm", *(prefix / "share" / "instructedit" / "slurm" for prefix in prefixes)]
 
 
 def read_profile(path: Path) -> Profile:

@@ -10,10 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import yaml
-from jsonargparse import get_loader
 
 from instructedit.errors import InputError
 from instructedit.runs.directory import RunDirectory, write_whole
@@ -21,8 +17,8 @@ from instructedit.runs.jobs import FILE as JOBS
 from instructedit.runs.jobs import FOLDER, JobRecord, add_job
 from instructedit.scheduling import slurm
 from instructedit.scheduling.plan import Step
-from instructedit.scheduling.profile import Profile, as_content, make_profile
-from instructedit.scheduling.resources import Asked, Resources, changed, with_resources
+from instructedit.scheduling.profile import Profile, as_content
+from instructedit.scheduling.resources import Resources
 from instructedit.scheduling.script import Script, render
 from instructedit.scheduling.settings import as_yaml
 
@@ -118,7 +114,7 @@ def make_jobs(steps: Sequence[Step], profile: Profile, folder: Path, at_once: in
                 flags = task.settings.flags
                 arguments = (*step.words, f"--config={configs[-1]}", *flags)
             again = Again(step.command, arguments, str(folder), step.resources, profile, () if step.group else behind)
-            files[own / FOLDER / f"{step.stem}.json"] = _again_text(again)
+            files[own / FOLDER / f"{step.stem}.json"] = again_text(again)
         script = Script(
             command=step.command,
             name=step.home.name if step.command == "fit" else f"{step.home.name}-{step.stem}",
@@ -175,60 +171,8 @@ def dependency(waits: Sequence[str]) -> list[str]:
     return [f"--dependency=afterok:{':'.join(waits)}", "--kill-on-invalid-dep=yes"] if waits else []
 
 
-def read_again(run: Path, stem: str) -> Again | None:
-    """What a task of a run was submitted with; None where it was not.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    path = run / FOLDER / f"{stem}.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        resources = Resources(**content["resources"] | {"options": tuple(content["resources"]["options"])})
-        lists = {name: tuple(content[name]) for name in ("arguments", "then")}
-        profile = make_profile(content["profile"], str(path))
-        return Again(**content | lists | {"resources": resources, "profile": profile})
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Submit the run again from its configuration.") from error
-
-
-def job_again(run: Path, stem: str, again: Again, asked: Asked, profile: Profile | None) -> Job:
-    """A task's job once more, with the flags' resources in place of the earlier ones.
-
-    Raises:
-        InputError: the frozen configuration is gone, or a flag is refused.
-    """
-    config = run / FOLDER / f"{stem}.yaml"
-    files: dict[Path, str] = {}
-    content: dict[str, Any] = {}
-    frozen = any(argument.startswith("--config=") for argument in again.arguments)
-    if frozen:
-        try:
-            content = get_loader("yaml")(config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise InputError(f"{config} cannot be read: {error}. Submit the run again.") from error
-    fit = again.command == "fit"
-    wanted = asked if fit else dataclasses.replace(asked, nodes=None, gpus_per_node=None)
-    resources = changed(again.resources, wanted, content, profile or again.profile)
-    if fit and resources != again.resources:
-        with_resources(content, resources)
-        files[config] = as_yaml(content)
-    now = dataclasses.replace(again, resources=resources, profile=profile or again.profile)
-    files[run / FOLDER / f"{stem}.json"] = _again_text(now)
-    script = Script(
-        command=again.command,
-        name=run.name if fit else f"{run.name}-{stem}",
-        folder=Path(again.folder),
-        logs=(run / FOLDER).absolute(),
-        arguments=again.arguments,
-    )
-    text = render(script, resources, now.profile)
-    return Job(again.command, run, stem, text, resources, files, (run,) if fit else ())
-
-
-def _again_text(again: Again) -> str:
+def again_text(again: Again) -> str:
+    """The file of what is kept of a task."""
     content = dataclasses.asdict(again) | {"profile": as_content(again.profile)}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 

@@ -200,6 +200,10 @@ def test_resume(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "job 101" in capsys.readouterr().err
     (slurm / "state").write_text("FAILED")
     Path("a.yaml").write_text("nothing: of this")
+    kept = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    assert submit("--resume", "demo", "--dry-run", words=()) == 0
+    assert "afterok:JOB_OF_FIT" in capsys.readouterr().out
+    assert kept == {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
     before = config("runs/demo/slurm/fit.yaml")
     assert submit("--resume", "demo", "--time", "40", "--nodes", "2", words=()) == 0
     jobs = read_jobs(Path("runs/demo"))
@@ -212,6 +216,19 @@ def test_resume(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_progress(Path("runs/demo"), Progress("done", 6, 6))
     assert submit("--resume", "demo", words=()) == 2
     assert "is done" in capsys.readouterr().err
+
+
+def test_resume_with_another_profile_ends_what_waits_in_vain(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert submit("--time", "20", words=("fit", "--config", "a.yaml", "--then", "evaluate", "--base", "x")) == 0
+    answer = SCONTROL.replace("$(cat", '$([ "${@: -1}" = 102 ] && echo PENDING || cat')
+    (slurm.parent / "bin" / "scontrol").write_text(answer)
+    (slurm / "state").write_text("CANCELLED")
+    Path("site.yaml").write_text("{partition: other, environment: {A: b}, max_requeues: 2}")
+    assert submit("--resume", "demo", "--profile", "site.yaml", words=()) == 0
+    assert (slurm / "cancelled").read_text().split() == ["102"]
+    script = Path("runs/demo/slurm/fit.sbatch").read_text()
+    assert "--partition=other" in script and "export A=b" in script and "MAX_REQUEUES=2" in script
+    assert "--time" not in script
 
 
 def test_resume_of_a_group_takes_what_is_not_done(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Site profiles: the shipped ones, where they are found, and what is refused."""
 
+import configparser
 from dataclasses import fields
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import yaml
 
 from instructedit.errors import InputError
-from instructedit.scheduling.profile import Profile, as_content, find_profile, make_profile, read_profile
+from instructedit.scheduling.profile import Profile, as_content, find_profile, make_profile, read_profile, shipped
+from instructedit.scheduling.script import TEMPLATE
 
 SHIPPED = Path(__file__).parents[2] / "slurm" / "profiles"
 
@@ -88,3 +90,13 @@ def test_refusals(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(InputError) as error:
         read_profile(path)
     assert told in str(error.value) and str(path) in str(error.value)
+
+
+def test_an_install_brings_template_and_profiles() -> None:
+    root = SHIPPED.parents[1]
+    told = configparser.ConfigParser()
+    told.read(root / "setup.cfg")
+    files = told["options.data_files"]
+    assert [path.name for path in root.glob(files["share/instructedit/slurm"])] == [TEMPLATE]
+    assert set(root.glob(files["share/instructedit/slurm/profiles"])) == set(SHIPPED.iterdir())
+    assert all((folder / TEMPLATE).is_file() for folder in shipped()[:1])
