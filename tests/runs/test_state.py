@@ -98,15 +98,16 @@ def test_torn_files_are_no_hindrance(run: Path) -> None:
 def test_the_line_that_tells_most(tmp_path: Path) -> None:
     log = tmp_path / "7.log"
     lost = "error: rank 1 ends because another rank has ended or does not answer; its own message tells why (x: y)."
-    lines = ["srun: error: node1: task 0: Killed", lost, "slurmstepd: error: *** STEP 7.0 CANCELLED ***"]
+    later = ["srun: error: node2: task 1: Exited with exit code 1", "srun: error: node3: task 2: Terminated"]
+    lines = ["srun: error: node1: task 0: Killed", lost, *later, "slurmstepd: error: *** STEP 7.0 CANCELLED ***"]
     log.write_text("\n".join(lines))
     assert last_error(log) == lines[0]
-    log.write_text("\n".join([*lines, "Traceback (most recent call last):", "  x", "ValueError: bad thing", lines[2]]))
+    log.write_text("\n".join([*lines, "Traceback (most recent call last):", "  x", "ValueError: bad thing", lines[-1]]))
     assert last_error(log) == "ValueError: bad thing"
     log.write_text("\n".join(["error: No run", *lines]))
     assert last_error(log) == "error: No run"
-    log.write_text("\n".join(["error: of the start before", "=== job 7 on node1, start 2", lines[2]]))
-    assert last_error(log) == lines[2]
+    log.write_text("\n".join(["error: of the start before", "=== job 7 on node1, start 2", lines[-1]]))
+    assert last_error(log) == lines[-1]
     assert last_error(tmp_path / "none") == ""
 
 
