@@ -49,6 +49,10 @@ def end_together() -> Iterator[None]:
         _die_with_parent()
     try:
         yield
+        _part()
+    except SystemExit:
+        _part()
+        raise
     except InputError as error:
         if not _several():
             raise
@@ -69,6 +73,18 @@ def end_together() -> Iterator[None]:
             print(f"rank {rank} failed:", file=sys.stderr)
             traceback.print_exc()
         _leave(1)
+
+
+def _part() -> None:
+    """Take the collectives down in order, for a rank whose work is done.
+
+    Left to the interpreter's end, their threads go in any order: now and then such a rank ended with SIGABRT, and its
+    job with it.
+    """
+    if _several():
+        import torch.distributed
+
+        torch.distributed.destroy_process_group()
 
 
 def _rank() -> str:
