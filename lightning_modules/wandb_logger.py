@@ -91,6 +91,7 @@ class WandbRun(Logger):
             return
         # Offline is to mean offline: wandb would report its own errors over the network.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        os.environ.setdefault("WANDB_SILENT", "true")  # what there is to say is said here
         # What is to be uploaded lies with the run: the machine that does it may not see this one's home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder.resolve()))
         try:
@@ -143,7 +144,7 @@ class WandbRun(Logger):
             mode=mode,
             dir=str(self.directory.path),
             id=run_id,
-            resume="allow" if mode == "online" else None,
+            resume="allow",  # offline it is for `wandb sync`, which would begin at the first row again
             entity=self.settings.wandb_entity,
             project=self.settings.wandb_project,
             group=self.settings.wandb_group,
