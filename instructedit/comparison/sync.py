@@ -6,14 +6,17 @@ that the later ones go on where the earlier ones end. ``wandb sync`` leaves a ma
 
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
-from instructedit.comparison.wandb_runs import require_key
+from instructedit.comparison.local import SILENT_SECONDS
+from instructedit.comparison.wandb_runs import require_access
 from instructedit.errors import InputError
+from instructedit.runs.progress import read_progress
 
 MARK = ".synced"
 """What ``wandb sync`` appends to a file's name when it has sent it."""
@@ -26,7 +29,7 @@ def sync_runs(runs: Sequence[Path]) -> None:
         runs: run directories.
 
     Raises:
-        InputError: there is no key, nothing was kept offline, or something could not be sent.
+        InputError: there is no key, no way to the server, nothing was kept offline, or something could not be sent.
     """
     if find_spec("wandb") is None:
         raise InputError("--sync needs the package wandb. Run `pip install 'instructedit[wandb]'`.")
@@ -36,16 +39,22 @@ def sync_runs(runs: Sequence[Path]) -> None:
             f"Nothing was kept offline in {', '.join(map(str, runs[:3]))}: no folder wandb/offline-run-* there. "
             "Train with --run.wandb=offline to have one."
         )
+    # What is still written cannot be sent yet: it would count as sent, and its rest would never be.
+    going_on = {run for run, files in kept.items() if files and _is_training(run)}
+    kept = {run: files[:-1] if run in going_on else files for run, files in kept.items()}
     waiting = {run: [file for file in files if not _sent(file)] for run, files in kept.items()}
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if any(waiting.values()):
         import wandb
 
-        require_key(wandb)
+        require_access(wandb)
     for run, files in waiting.items():
         already = len(kept[run]) - len(files)
+        if run in going_on:
+            console.print(f"{run}: its latest start still trains, and is sent when it has ended")
         if not kept[run]:
-            console.print(f"{run}: nothing was kept offline")
+            if run not in going_on:
+                console.print(f"{run}: nothing was kept offline")
         elif not files:
             console.print(f"{run}: all {already} starts were sent before")
         else:
@@ -63,6 +72,11 @@ def sync_runs(runs: Sequence[Path]) -> None:
 def offline_files(run: Path) -> list[Path]:
     """The files a run has kept offline, oldest first: their folders are named by the time they began."""
     return sorted((run / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def _is_training(run: Path) -> bool:
+    progress = read_progress(run)
+    return progress is not None and progress.state == "running" and time.time() - progress.updated < SILENT_SECONDS
 
 
 def _sent(file: Path) -> bool:

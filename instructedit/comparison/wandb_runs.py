@@ -8,21 +8,24 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from http.client import HTTPException
+from ssl import SSLError
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 from instructedit.comparison.local import facts_of
 from instructedit.comparison.runs import ComparedRun, Curve, cell_of
 from instructedit.comparison.settings import texts
 from instructedit.errors import InputError, unknown
 
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 30
+REACH_SECONDS = 10.0
 SAMPLES = 10_000
 """Rows of a history asked for at once; a longer one comes sampled, its validations whole."""
 
-FACTS = ("commit", "dirty", "versions", "fingerprint", "data_sha256")
-"""Top-level keys of the configuration there that are none here but in run.json."""
-
-RATES = ("seconds_per_step", "edits_per_second", "tokens_per_second", "memory_gib", "device_seconds")
+PROVENANCE = "provenance"
+"""The section of the configuration there that tells what made the run, as run.json does here."""
 
 
 def read_project(
@@ -47,8 +50,7 @@ def read_project(
         import wandb
     except ModuleNotFoundError as error:
         raise InputError("--wandb needs the package wandb. Run `pip install 'instructedit[wandb]'`.") from error
-    wandb.setup(wandb.Settings(silent=True))
-    require_key(wandb)
+    require_access(wandb)
     found = _asked(partial(_runs, wandb, project, group), project)
     kept = [run for run in found if _meets(run, wanted)]
     if not kept:
@@ -69,14 +71,36 @@ def read_project(
     return made
 
 
-def require_key(wandb: Any) -> None:
-    """Make sure that there is a key, without asking anybody or anything for it.
+def require_access(wandb: Any) -> None:
+    """Make sure that there is a key and a way to the server, without asking anybody for the key.
+
+    The way is tried here, because wandb's own service goes on trying for minutes, also after this program has ended.
 
     Raises:
         InputError: there is none.
     """
+    setup = wandb.setup(wandb.Settings(silent=True))
     if not wandb.login(prompt=False, verify=False):
         raise InputError("No key for Weights & Biases. Run `wandb login`, or set WANDB_API_KEY.")
+    url = str(setup.settings.base_url)
+    if not url.startswith(("https://", "http://")):
+        raise InputError(f"WANDB_BASE_URL is {url!r}. Give it as https://HOST.")
+    try:
+        urlopen(url, timeout=REACH_SECONDS).close()
+    except HTTPError:
+        pass  # whatever it says, it is there
+    except URLError as error:
+        if not isinstance(error.reason, SSLError):  # wandb may know certificates that are not known here
+            raise _away(url, error.reason) from error
+    except (OSError, HTTPException) as error:
+        raise _away(url, error) from error
+
+
+def _away(url: str, reason: object) -> InputError:
+    return InputError(
+        f"Weights & Biases cannot be reached at {url}: {reason}. Try again where there is a network; a server of your "
+        "own goes into WANDB_BASE_URL."
+    )
 
 
 def _asked(ask: Callable[[], Any], project: str) -> Any:
@@ -87,8 +111,7 @@ def _asked(ask: Callable[[], Any], project: str) -> Any:
         return ask()
     except wandb.errors.AuthenticationError as error:
         raise InputError(
-            f"Weights & Biases did not accept the key or could not be reached: {_plain(error)}. "
-            "Run `wandb login`, or set WANDB_BASE_URL for a server of your own."
+            f"Weights & Biases did not accept the key: {_plain(error)}. Run `wandb login`, or set WANDB_API_KEY."
         ) from error
     except (wandb.errors.Error, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
@@ -144,7 +167,8 @@ def _same(found: str | None, wanted: str) -> bool:
 
 
 def _compared(run: Any, name: str, project: str) -> ComparedRun:
-    config = {key: value for key, value in run.config.items() if key not in FACTS}
+    config = dict(run.config)
+    made = config.pop(PROVENANCE, None)
     settings = texts(config)
     summary = {str(key): value for key, value in dict(run.summary_metrics or {}).items()}
     rows = _history(run)
@@ -154,21 +178,31 @@ def _compared(run: Any, name: str, project: str) -> ComparedRun:
     if len(rows) >= SAMPLES:
         notes.append(f"{name}: its curves are {SAMPLES} sampled rows of Weights & Biases; validations are whole.")
     rate = curves.get("throughput/edits_per_second")
-    hours = next((summary[key] for key in ("device_hours", "gpu_hours") if _is_number(summary.get(key))), None)
+    hours = summary.get("gpu_hours")
     limit = settings.get("trainer.max_steps", "")
     return ComparedRun(
         name=name,
         source=f"{project}/{run.id}",
         settings=settings,
-        facts=facts_of({key: run.config[key] for key in FACTS if key in run.config}),
+        facts=_facts(made if isinstance(made, dict) else {}),
         state={"finished": "done"}.get(run.state, run.state),
         step=int(max(steps)) if steps else None,
         max_steps=int(limit) if limit.isdecimal() else None,
         edits_per_second=rate.values[-1] if rate else None,
-        device_hours=None if hours is None else float(hours),
+        device_hours=float(hours) if isinstance(hours, int | float) else None,
         curves=curves,
         cells=dict(filter(None, (cell_of(key, value) for key, value in summary.items()))),
         notes=tuple(notes),
+    )
+
+
+def _facts(made: Mapping[str, Any]) -> dict[str, str]:
+    """As ``facts_of``; the single starts tell their commit alone there."""
+    code = {key: made[key] for key in ("commit", "dirty", "versions") if key in made}
+    starts = [start for start in made.get("starts") or [] if isinstance(start, dict) and "commit" in start]
+    record = {"starts": [*starts, code]} if code else {}
+    return facts_of(
+        record | {"fingerprint": made.get("base_fingerprint"), "data_sha256": made.get("data_sha256") or {}}
     )
 
 
@@ -186,9 +220,8 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     values: dict[str, dict[int, float]] = {}
     for row in rows:
         for key, value in row.items():
-            if not key.startswith("_") and _is_number(value):
-                name = f"throughput/{key}" if key in RATES else key
-                values.setdefault(name, {})[int(row["_step"])] = float(value)
+            if not key.startswith("_") and key != "step" and _is_number(value):
+                values.setdefault(key, {})[int(row["_step"])] = float(value)
     return {name: Curve(list(found), list(found.values())) for name, found in values.items()}
 
 

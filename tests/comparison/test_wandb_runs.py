@@ -4,7 +4,9 @@ The answers are made by hand after the queries that wandb 0.31 sends; the real s
 """
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +24,10 @@ KEY = "k" * 40
 
 def node(name: str, lr: float, score: float, group: str = "sweep", state: str = "finished") -> dict[str, Any]:
     """A run as the server lists it."""
-    config = {"model": {"lr": lr}, "trainer": {"max_steps": 20}, "commit": "c" * 40, "dirty": False}
+    config: dict[str, Any] = {"model": {"lr": lr}, "trainer": {"max_steps": 20}}
+    starts = [{"step": 0, "commit": "b" * 40}, {"step": 9, "commit": "c" * 40}]
+    made = {"commit": "c" * 40, "dirty": False, "versions": {"torch": "2"}, "starts": starts, "slurm": None}
+    config["provenance"] = {**made, "base_fingerprint": "f" * 64, "data_sha256": {"zsre/test": "1" * 64}}
     summary = {
         "_step": 20,
         "test/MEND/zsre/reliability": score / 100,
@@ -57,7 +62,8 @@ def answer(query: str, variables: Mapping[str, Any]) -> object:
         }
         return {"project": found}
     if "RunFullHistory" in query:
-        rows = [{"_step": step, "train/loss": 1 / step, "edits_per_second": 4.0} for step in range(1, 21)]
+        rows = [{"_step": step, "step": step, "train/loss": 1 / step} for step in range(1, 21)]
+        rows = [row | {"throughput/edits_per_second": 4.0} for row in rows]
         rows[9] |= {"val/score": 50.0}
         rows[19] |= {"val/score": 70.0 if variables["name"] == "idone" else 60.0, "table": {"_type": "table"}}
         return {"project": {"run": {"history": [json.dumps(row) for row in rows]}}}
@@ -76,6 +82,7 @@ def server(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             json.dumps({"data": answer(asked["query"], asked.get("variables") or {})}), mimetype="application/json"
         )
 
+    httpserver.expect_request("/").respond_with_data("")
     httpserver.expect_request("/graphql", method="POST").respond_with_handler(handle)
     monkeypatch.setenv("WANDB_BASE_URL", httpserver.url_for("/").rstrip("/"))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -92,8 +99,13 @@ def test_a_project_is_read_as_directories_are(server: list[str]) -> None:
     one, two = read_project("me/edits", group="sweep")
     assert (one.name, one.source, one.state, one.step, one.max_steps) == ("one", "me/edits/idone", "done", 20, 20)
     assert one.settings == {"model.lr": "0.001", "trainer.max_steps": "20"}
-    assert one.facts == {"commit": "c" * 12, "dirty": "no"}
-    assert one.best == (20, 70.0) and len(one.curves["train/loss"].values) == 20 and "table" not in one.curves
+    code = {"commit": f"{'b' * 12}, {'c' * 12}", "dirty": "no", "version of torch": "2"}
+    assert one.facts == code | {"base fingerprint": "f" * 12, "data zsre/test": "1" * 12}
+    assert (
+        one.best == (20, 70.0)
+        and len(one.curves["train/loss"].values) == 20
+        and not {"table", "step"} & set(one.curves)
+    )
     assert one.edits_per_second == 4.0 and one.device_hours == 2.5
     assert one.row == "MEND" and one.cells["zsre", "MEND", "reliability"].mean == 0.7
     assert two.best == (20, 60.0) and two.outcomes is None
@@ -120,21 +132,40 @@ def test_the_command_compares_them_and_never_shows_the_key(
 
 
 @pytest.mark.slow
-def test_an_unknown_project_and_a_server_that_is_away(server: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_project_is_told(server: list[str]) -> None:
     with pytest.raises(InputError, match="told nothing of me/gone"):
         read_project("me/gone")
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Without the settings and the key of the tests before; wandb's service is not running."""
     import wandb
 
     wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+def test_a_server_that_is_away_is_told_at_once(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("instructedit.comparison.wandb_runs.TIMEOUT_SECONDS", 2)
-    with pytest.raises(InputError, match="could not be reached") as told:
+    with pytest.raises(InputError, match="cannot be reached at http://127.0.0.1:1: .*refused") as told:
         read_project("me/edits")
     assert KEY not in str(told.value)
 
 
-def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_a_server_that_answers_nothing_is_not_waited_for(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr("instructedit.comparison.wandb_runs.REACH_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(InputError, match="cannot be reached .*timed out"):
+            read_project("me/edits")
+
+
+def test_without_a_key_nothing_is_asked(fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", f"{tmp_path}/netrc")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(InputError, match="No key for Weights & Biases"):
         read_project("me/edits")
