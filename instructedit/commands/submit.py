@@ -3,6 +3,7 @@
 Knows the order of the work and what is told. What becomes a job, `instructedit.scheduling` decides.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -137,6 +138,7 @@ def _submit(
     steps = [without_done(step, notes) for step in steps]
     if not no_preflight:
         notes += _preflight(steps, site)
+    notes += _overriding()
     jobs = make_jobs(steps, site, Path.cwd(), at_once)
     for note in notes:
         print(note, file=sys.stderr)
@@ -144,6 +146,13 @@ def _submit(
         _show(jobs, numbers)
     else:
         _tell(hand_in(jobs, numbers))
+
+
+def _overriding() -> list[str]:
+    """A line for variables of the shell that sbatch takes before what stands in a script."""
+    names = sorted(name for name in os.environ if name.startswith("SBATCH_"))
+    told = "sbatch takes them before the script's own lines. Unset what is not meant."
+    return [f"warning: this shell has {', '.join(names)}; {told}"] if names else []
 
 
 def _alone(flags: Sequence[str]) -> str:

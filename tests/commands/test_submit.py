@@ -293,6 +293,14 @@ def test_a_command_before_the_dashes(slurm: Path, capsys: pytest.CaptureFixture[
     assert "'fit' stands before --" in capsys.readouterr().err
 
 
+def test_variables_that_sbatch_prefers_are_told(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SBATCH_PARTITION", "debug")
+    assert submit("--partition", "gpu") == 0
+    assert "this shell has SBATCH_PARTITION" in capsys.readouterr().err
+
+
 def test_without_slurm(slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert submit() == 2

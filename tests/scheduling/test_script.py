@@ -171,6 +171,13 @@ def test_the_rules_of_a_job() -> None:
     assert subprocess.run(["bash", "-n"], input=text.encode()).returncode == 0
 
 
+def test_the_log_of_a_folder_that_needs_quotes() -> None:
+    text = render(replace(PLAIN, logs=Path('/a b/"c"/50%/slurm')), Resources(), Profile())
+    assert '#SBATCH --output="/a b/\\"c\\"/50%%/slurm/%j.log"\n' in text
+    with pytest.raises(InputError, match="a backslash"):
+        render(replace(PLAIN, logs=Path("/a\\b")), Resources(), Profile())
+
+
 def test_the_requests_of_a_profile() -> None:
     profile = Profile(
         gpus_request="gres", gpu_type="a100", constraint="a&b", sbatch_options=("--exclusive", "--licenses=x:1")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 from instructedit.cli import COMMANDS, underscored
@@ -195,3 +197,8 @@ def test_texts_stay_texts() -> None:
     ]
     assert parsed(as_yaml({"run": {"wandb_tags": texts}})) == {"run": {"wandb_tags": texts}}
     assert get({"a": {"b": None}}, "a.b", 3) is None and get({"a": 1}, "a.b", 3) == 3
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
+def test_any_text_comes_back_from_yaml(text: str) -> None:
+    assert parsed(as_yaml({"run": {"name": text, "tags": [text]}})) == {"run": {"name": text, "tags": [text]}}
