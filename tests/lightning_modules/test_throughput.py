@@ -1,6 +1,5 @@
 """Rates, memory and device time of a run."""
 
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from instructedit.runs.progress import Progress, write_progress
 from lightning_modules.callbacks import throughput
 from lightning_modules.callbacks.throughput import Throughput, peak_memory, rates
-from tests.lightning_modules.conftest import rows
+from tests.lightning_modules.conftest import rows, write_experiment
+from tests.processes.jobs import Job
 
 
 class Clock:
@@ -96,7 +96,18 @@ def test_memory_is_the_peak_of_this_process() -> None:
     before = peak_memory(torch.device("cpu"))
     assert 0.05 < before < 100
     held = torch.ones(64 * 2**20)  # 256 MiB
-    time.sleep(0)
     assert peak_memory(torch.device("cpu")) >= before
     del held
     assert rates([(0.0, 1)], 1, before).edits_per_second > 0
+
+
+@pytest.mark.slow
+def test_tokens_are_those_of_all_ranks_and_micro_batches(tmp_path: Path, prepared: Path, llama_folder: Path) -> None:
+    tokens = {}
+    for name, ranks, micro in (("one", 1, 4), ("parts", 1, 2), ("two", 2, 1)):
+        config = write_experiment(tmp_path, prepared, llama_folder, name, data__micro_batch=micro, trainer__max_steps=3)
+        Job(["--config", str(config), "--trainer.strategy", "ddp"], ranks, tmp_path / "logs" / name).succeeds()
+        found = rows(tmp_path / "runs" / name / "throughput.csv")
+        tokens[name] = [round(float(row["seconds_per_step"]) * float(row["tokens_per_second"])) for row in found]
+    assert len(tokens["one"]) == 3 and min(tokens["one"]) > 500
+    assert tokens["one"] == tokens["parts"] == tokens["two"]
