@@ -26,6 +26,9 @@ PART = struct.Struct("<IHB")
 
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
+BEGUN, SENT = ".syncstate", ".synced"
+"""What ``wandb sync`` puts beside a file when it begins with it, and when all of it was sent."""
+
 
 class UnknownFormat(Exception):
     """A file is not of the format known here."""
@@ -95,6 +98,9 @@ def mend(folder: Path, run_id: str) -> int:
             continue
         if end < path.stat().st_size:
             os.truncate(path, end)
+            if path.with_name(path.name + BEGUN).exists():
+                # `wandb sync` has sent it up to there and not counted it as sent: it would send it all once more.
+                path.with_name(path.name + SENT).touch()
         if step:
             return step
     return 0

@@ -83,6 +83,15 @@ def test_the_newest_start_with_a_step_tells_and_one_without_anything_goes(tmp_pa
     assert online.exists() and nothing.exists() and other.exists()
 
 
+def test_a_torn_file_that_was_sent_is_not_sent_again(tmp_path: Path) -> None:
+    whole = framed([begun(), history(1), history(2)])
+    torn, kept = start(tmp_path, "000002", whole[:-3]), start(tmp_path, "000001", whole)
+    for path in (torn, kept):
+        path.with_name(path.name + ".syncstate").touch()
+    assert mend(tmp_path, "abc") == 1
+    assert torn.with_name("run-abc.wandb.synced").exists() and not kept.with_name("run-abc.wandb.synced").exists()
+
+
 def test_damage_inside_ends_the_reading_and_another_format_is_left_alone(tmp_path: Path) -> None:
     content = bytearray(framed([begun(), history(1), history(2), history(3)]))
     content[content.index(history(2))] ^= 1
