@@ -1,7 +1,6 @@
 """Checks of what computes: devices, collectives and their speed, bf16 products, and an edit under bf16."""
 
 import time
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -29,20 +28,18 @@ def devices(rank: Rank) -> Part:
     """Every rank has a device of its own."""
     if rank.setting.accelerator == "cpu":
         why = "INSTRUCTEDIT_ACCEPTANCE_ACCELERATOR is cpu" if rank.setting.asked else "the job has no GPUs"
-        rank.gathered(None)
         return Part(skipped=f"{why}: everything below ran on CPUs")
     if rank.device.type != "cuda":
-        rank.gathered(None)
         built = torch.version.cuda or torch.version.hip
         why = f"is built for {built}" if built else "is a build for CPUs"
-        return Part(f"the job has GPUs, but torch {torch.__version__} sees none (it {why})")
+        raise RuntimeError(f"the job has GPUs, but torch {torch.__version__} sees none (it {why})")
     known = torch.cuda.get_device_properties(rank.device)
     # Each has an id of its own, whatever number it has among those a task sees.
     own = f"{rank.node} {getattr(known, 'uuid', rank.device)}"
     there = rank.gathered(own)
     gib = known.total_memory / 2**30
     if there.count(own) > 1:
-        return Part(f"shares its GPU with another rank ({len(set(map(str, there)))} GPUs for {rank.ranks} ranks)")
+        return Part(f"shares its GPU with another rank ({len(set(there))} GPUs for {rank.ranks} ranks)")
     return Part(told=f"{rank.ranks} x {known.name}, {gib:.0f} GiB, torch {torch.__version__}", numbers={"gib": gib})
 
 
@@ -50,33 +47,37 @@ def nccl(rank: Rank) -> Part:
     """NCCL adds up right over all ranks; how fast."""
     if rank.device.type != "cuda":
         return Part(skipped="no GPUs were used")
-    # A communicator that cannot be made, or hangs, is given up before the ranks give each other up.
-    group = dist.new_group(backend="nccl", timeout=timedelta(minutes=2))
-    return all_reduce(rank, group)
+    return all_reduce(rank, "nccl", rank.device)
 
 
 def gloo(rank: Rank) -> Part:
-    """Gloo adds up right over all ranks; how fast."""
-    return all_reduce(rank, None, torch.device("cpu"))
+    """Gloo, which CPUs use in NCCL's place, adds up right over all ranks; how fast."""
+    if rank.device.type == "cuda":
+        return Part(skipped="on GPUs it is not used")
+    return all_reduce(rank, "gloo", rank.device)
 
 
-def all_reduce(rank: Rank, group: dist.ProcessGroup | None, device: torch.device | None = None) -> Part:
+def all_reduce(rank: Rank, backend: str, device: torch.device) -> Part:
     """Add up tensors whose sums are known, then time a large one."""
-    device = device or rank.device
+    with rank.collectives(backend):
+        return _all_reduce(rank, device)
+
+
+def _all_reduce(rank: Rank, device: torch.device) -> Part:
     right = rank.ranks * (rank.ranks + 1) // 2
     for dtype in (torch.int64, torch.float32, torch.bfloat16):
         summed = torch.full((1000,), rank.number + 1, dtype=dtype, device=device)
         summed[0] = 0
-        dist.all_reduce(summed, group=group)
+        dist.all_reduce(summed)
         wrong = int((summed[1:] != right).sum()) + int(summed[0] != 0)
         if wrong and (right <= 256 or dtype != torch.bfloat16):  # which has whole numbers up to 256
             return Part(f"{wrong} of 1000 sums of {dtype} are wrong: {summed[1].item()} where {right} belongs")
     message = torch.ones(MESSAGE[device.type], device=device)
-    dist.all_reduce(message, group=group)
+    dist.all_reduce(message)
     _wait(device)
     began = time.perf_counter()
     for _ in range(ROUNDS):
-        dist.all_reduce(message, group=group)
+        dist.all_reduce(message)
     _wait(device)
     seconds = (time.perf_counter() - began) / ROUNDS
     # Bus bandwidth: what each link carries, whatever the number of ranks.

@@ -1,13 +1,12 @@
 """What the ranks check together, one process each, started once: meeting, collectives, bf16, an edit, the store.
 
-They talk over gloo throughout, so that a broken NCCL is a result and not a crash. A check that raises on one rank fails
-on all; the ranks then go on with the next one together.
+A check that raises on one rank fails on all; the ranks then go on with the next one together. NCCL comes last: where it
+hangs, its own watchdog ends the process.
 """
 
+import dataclasses
 import traceback
 from collections.abc import Callable
-
-import torch.distributed as dist
 
 from lightning_modules.acceptance import accelerator, sharing
 from lightning_modules.acceptance.rank import Part, Rank, join
@@ -20,7 +19,7 @@ Check = Callable[[Rank], Part]
 def meet(rank: Rank) -> Part:
     """The ranks that were asked for are there, on as many nodes."""
     setting = rank.setting
-    nodes = sorted({str(node) for node in rank.gathered(rank.node)})
+    nodes = sorted(set(rank.gathered(rank.node)))
     numbers = {"ranks": float(rank.ranks), "nodes": float(len(nodes))}
     if rank.ranks != setting.ranks or len(nodes) != setting.nodes:
         asked = f"{setting.ranks} ranks on {setting.nodes} nodes were asked for"
@@ -32,12 +31,12 @@ CHECKS: dict[str, Check] = {
     "ranks meet": meet,
     "devices": accelerator.devices,
     "shared folder": sharing.folder,
-    "NCCL all-reduce": accelerator.nccl,
     "gloo all-reduce": accelerator.gloo,
     "bf16 products": accelerator.products,
     "bf16 edit": accelerator.edit,
     "trunk store": sharing.store,
     "torn packs": sharing.torn,
+    "NCCL all-reduce": accelerator.nccl,
 }
 """By their names in the table, in order."""
 
@@ -47,11 +46,12 @@ def main(setting: Setting) -> None:
     rank = join(setting)
     found: list[Result] = []
     for name, check in CHECKS.items():
+        rank.talk.begin(name)
         result = judge(name, run(check, rank), rank)
         found.append(result)
         if rank.number == 0:
             write_results(setting.folder, "ranks", found)
-    dist.destroy_process_group()
+    rank.talk.leave()
 
 
 def run(check: Check, rank: Rank) -> Part:
@@ -60,18 +60,20 @@ def run(check: Check, rank: Rank) -> Part:
         return check(rank)
     except Exception as error:  # a check that breaks is a result too
         traceback.print_exc()
+        rank.talk.break_off()
         first = " ".join(str(error).split())[:300]
         return Part(fault=f"{type(error).__name__}: {first}")
 
 
 def judge(name: str, own: Part, rank: Rank) -> Result:
     """Put the ranks' parts together: the first one's words, or all that is wrong."""
-    parts = [part for part in rank.gathered((rank.name, own)) if isinstance(part, tuple)]
+    rank.talk.begin(f"{name}: verdict")
+    parts = [(who, Part(**part)) for who, part in rank.gathered((rank.name, dataclasses.asdict(own)))]
     faults: dict[str, list[str]] = {}
     for who, part in parts:
         if part.fault:
             faults.setdefault(part.fault, []).append(who)
-    first: Part = parts[0][1]
+    first = parts[0][1]
     numbers = first.numbers or {}
     if faults:
         told = "; ".join(f"{', '.join(who)}: {fault}" for fault, who in faults.items())

@@ -100,7 +100,7 @@ def torn(rank: Rank) -> Part:
     healed = len(everything) - len(repaired.missing(everything))
     numbers = {"computed_again": float(again.misses)}
     close = [torch.allclose(one, two, rtol=1e-4, atol=1e-4) for one, two in zip(before, after, strict=True)]
-    total = sum(int(str(n)) for n in rank.gathered(again.misses))
+    total = sum(rank.gathered(again.misses))
     if not all(close):
         return Part(f"{close.count(False)} of {len(close)} states were read wrong from broken packs", numbers=numbers)
     if not total:

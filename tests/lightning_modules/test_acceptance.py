@@ -5,11 +5,12 @@ tests/slurm has it as a job of several nodes.
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +25,9 @@ from instructedit.base.packs import Packs
 from instructedit.errors import InputError
 from instructedit.methods.ft_l import FTL
 from lightning_modules.acceptance import accelerator, compare, driver, sharing, told
+from lightning_modules.acceptance import rank as ranks
 from lightning_modules.acceptance.driver import Driver, main
-from lightning_modules.acceptance.rank import Part, Rank
+from lightning_modules.acceptance.rank import LostError, Part, Rank, Talk
 from lightning_modules.acceptance.ranks import CHECKS, judge, meet, run
 from lightning_modules.acceptance.results import Result, passed, read_results, table
 from lightning_modules.acceptance.setting import SIGNAL_STEP, STEPS, Setting
@@ -51,21 +53,11 @@ def setting(tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch)
     return Setting.from_environment(sys.executable)
 
 
-@pytest.fixture(scope="module")
-def group() -> Iterator[None]:
-    """The collectives of one process."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 @pytest.fixture
-def rank(setting: Setting, group: None, monkeypatch: pytest.MonkeyPatch) -> Rank:
+def rank(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Rank:
     monkeypatch.setattr(sharing, "SECONDS", 0.2)
-    return Rank(0, 1, 0, "node1", torch.device("cpu"), replace(setting, nodes=1))
+    one = replace(setting, nodes=1)
+    return Rank(0, 1, 0, "node1", torch.device("cpu"), one, Talk(dist.HashStore(), 0, 1))
 
 
 # --- results and settings --------------------------------------------------------------------------------------------
@@ -119,7 +111,8 @@ def test_every_check_passes_where_nothing_is_broken(rank: Rank, capsys: pytest.C
 def test_ranks_and_devices_that_are_not_there(rank: Rank) -> None:
     lost = replace(rank, setting=replace(rank.setting, nodes=2))
     assert meet(lost).fault == "1 ranks on node1; 2 ranks on 2 nodes were asked for"
-    assert "sees none" in accelerator.devices(replace(rank, setting=replace(rank.setting, accelerator="gpu"))).fault
+    on_gpus = replace(rank, setting=replace(rank.setting, accelerator="gpu"))
+    assert "sees none" in run(accelerator.devices, on_gpus).fault
     assert (
         "of rank 1 after 0 s: it is not on a file system that the nodes share"
         in sharing.folder(replace(rank, ranks=2)).fault
@@ -135,10 +128,29 @@ def test_a_rank_that_fails_fails_the_check_and_is_named(rank: Rank, capsys: pyte
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_ranks_hear_each_other_and_notice_who_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = dist.HashStore()
+    one, two = Talk(store, 0, 2), Talk(store, 1, 2)
+    for talk in (one, two):
+        talk.begin("a")
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda talk: talk.gathered(talk.number), (one, two))) == [[0, 1], [0, 1]]
+    two.break_off()
+    with pytest.raises(LostError, match="rank 1 has broken off"):
+        one.gathered("b")
+    for talk in (one, two):
+        talk.begin("c")
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda talk: talk.gathered([]), (one, two))) == [[[], []], [[], []]]
+    monkeypatch.setattr(ranks, "WAIT", timedelta(seconds=0.1))
+    with pytest.raises(LostError, match="rank 1 has told nothing in 0 s"):
+        one.gathered("d")
+
+
 def test_wrong_sums_and_products(rank: Rank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerator, "multiplied", lambda a, b: a @ b * 1.05)
     assert "more than 0.01" in accelerator.products(rank).fault
-    monkeypatch.setattr(dist, "all_reduce", lambda tensor, group=None: tensor.add_(1))
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.add_(1))
     assert "1000 of 1000 sums of torch.int64 are wrong: 2 where 1 belongs" in accelerator.gloo(rank).fault
 
 
@@ -197,13 +209,15 @@ def test_broken_packs_that_are_not_made_again(rank: Rank, monkeypatch: pytest.Mo
 
 
 # --- comparing trainings ---------------------------------------------------------------------------------------------
-def write_run(setting: Setting, name: str, way: float, off: float = 0.0, starts: tuple[int, ...] = (0,)) -> None:
-    """A run whose parameters went a way from the first weights, and one of which is off."""
+def write_run(
+    setting: Setting, name: str, way: float, off: float = 0.0, gradient: float = 1.0, starts: tuple[int, ...] = (0,)
+) -> None:
+    """A run whose parameters went a way from the first weights, of which one is off, with a mean gradient."""
     folder = setting.runs / name
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     state = {key: value + way for key, value in compare.first_weights(setting).items()}
     state["editor.alpha"] = state["editor.alpha"] + off
-    adam = [{"state": {0: {"exp_avg": torch.ones(2)}}}]
+    adam = [{"state": {0: {"exp_avg": torch.full((2,), gradient), "exp_avg_sq": torch.ones(2)}}}]
     content = {"state_dict": state, "loops": {}, "global_step": STEPS, "optimizer_states": adam}
     torch.save(content, folder / "checkpoints" / "last.ckpt")
     (folder / "run.json").write_text(json.dumps({"starts": [{"step": step} for step in starts]}))
@@ -212,11 +226,13 @@ def write_run(setting: Setting, name: str, way: float, off: float = 0.0, starts:
 
 def test_strategies_that_end_elsewhere_fail(setting: Setting) -> None:
     write_run(setting, "alone", 0.1)
-    write_run(setting, "ddp", 0.1, off=1e-4)
-    write_run(setting, "fsdp2", 0.1, off=0.5)
-    one, two = compare.compare_strategies(setting, ["ddp", "fsdp2"])
-    assert (one.name, one.verdict) == ("ddp", "PASS") and 0 < one.numbers["apart"] < 1e-3
-    assert two.verdict == "FAIL" and "of the way from one process (at most 0.001)" in two.told
+    write_run(setting, "ddp", 0.1, off=1e-2, gradient=1.0005)
+    write_run(setting, "zero_2", 0.1, off=3.0)
+    write_run(setting, "fsdp2", 0.1, gradient=2.0)  # twice the gradient, the same steps: only Adam does not see it
+    one, two, three = compare.compare_strategies(setting, ["ddp", "zero_2", "fsdp2"])
+    assert (one.name, one.verdict) == ("ddp", "PASS") and 0 < one.numbers["way"] < compare.WAY
+    assert two.verdict == "FAIL" and two.numbers["way"] > compare.WAY
+    assert three.verdict == "FAIL" and "mean gradients 1.0e+00 apart, weights 0.0e+00 of their way" in three.told
     write_run(setting, "alone", 0.0)
     assert "has not moved" in compare.compare_strategies(setting, ["ddp"])[0].told
 
@@ -229,8 +245,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(setting: Setting) -> None:
     write_run(setting, "requeue", 0.1, off=1e-6, starts=starts)
     assert compare.compare_interrupted(setting, "ddp").verdict == "FAIL"
     on_gpus = replace(setting, accelerator="gpu")
-    assert "as near as two runs left alone" in compare.compare_interrupted(on_gpus, "ddp").told
-    write_run(setting, "requeue", 0.1, off=0.5, starts=starts)
+    assert "kernels that add up in any order" in compare.compare_interrupted(on_gpus, "ddp").told
+    write_run(setting, "requeue", 0.1, gradient=0.9, starts=starts)
     assert compare.compare_interrupted(on_gpus, "ddp").verdict == "FAIL"
     write_run(setting, "requeue", 0.1, starts=(0, 0))
     assert "has started at steps [0, 0]" in compare.compare_interrupted(setting, "ddp").told

@@ -63,8 +63,8 @@ def test_a_healthy_cluster_passes(cluster: Cluster, submit: Callable[..., tuple[
     found = {result["name"]: result for result in content["results"]}
     assert (content["verdict"], content["accelerator"], content["ranks"]) == ("PASS", "cpu", 2)
     assert [name for name, result in found.items() if result["verdict"] == "SKIP"] == ["devices", "NCCL all-reduce"]
-    assert all(0 < found[name]["numbers"]["apart"] < 1e-2 for name in ("ddp", "zero_2", "zero_3", "fsdp2"))
-    assert found["requeue"]["numbers"]["apart"] == 0
+    assert all(0 < found[name]["numbers"]["gradients"] < 1e-4 for name in ("ddp", "zero_2", "zero_3", "fsdp2"))
+    assert found["requeue"]["numbers"] == {"gradients": 0, "way": 0}
     assert found["ranks meet"]["told"] == "2 on node1, node2"
 
 
