@@ -211,7 +211,7 @@ def _preflight(steps: Sequence[Step], profile: Profile) -> list[str]:
             bases.add(base)
             findings = preflight(
                 step.command,
-                task.settings.config,
+                task.settings.known,
                 task.run or step.home,
                 offline=profile.offline,
                 gpu_memory_gib=profile.gpu_memory_gib if step.resources.gpus_per_node else None,

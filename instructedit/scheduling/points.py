@@ -8,7 +8,7 @@ from typing import Any
 
 from instructedit.errors import InputError
 from instructedit.scheduling.schema import Schema
-from instructedit.scheduling.settings import parsed
+from instructedit.scheduling.yaml_text import parsed
 
 MOST = 1000
 """Points of one submission; SLURM's own limit of an array is 1001 where nobody has changed it."""

@@ -18,8 +18,8 @@ from instructedit.scheduling.places import check_free
 from instructedit.scheduling.profile import Profile, make_profile
 from instructedit.scheduling.resources import Asked, Resources, changed, with_resources
 from instructedit.scheduling.script import Script, render
-from instructedit.scheduling.settings import as_yaml
 from instructedit.scheduling.submission import Again, Job, again_text
+from instructedit.scheduling.yaml_text import as_yaml
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A command's settings out of its --config files and flags, merged as the real parser merges them, without torch.
 
-Knows the order of files and flags and how YAML is written and read; which settings there are, `schema` says. What only
+Knows the order of files and flags; which settings there are, `schema` says. What only
 the parser itself can put together, such as flags for one argument of a callback, is kept as flags.
 """
 
@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import get_loader
-
 from instructedit.cli import underscored
 from instructedit.errors import InputError
 from instructedit.scheduling.schema import Schema
+from instructedit.scheduling.yaml_text import inline_or_file, parsed
 
 BY_TASK = ("--data.balance.", "--data.caps.")
 """Flags of fit, validate and test that end in a task's name, whose dashes are its own."""
@@ -31,10 +29,21 @@ class Settings:
     Args:
         config: nested mappings, as a --config file holds them.
         flags: flags to be given with that file, in this order.
+        kept: the settings these flags are of.
     """
 
     config: dict[str, Any]
     flags: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The settings whose values are known before the parser has seen the flags."""
+        nested: dict[str, Any] = {}
+        for key, value in _leaves(self.config):
+            if not any(key == kept or key.startswith(f"{kept}.") for kept in self.kept):
+                put(nested, key, value)
+        return nested
 
 
 class Merge:
@@ -79,7 +88,7 @@ class Merge:
         name = key.removesuffix("+")
         owner = _owner(name, schema)
         if owner is None and name in schema.sections:
-            self.file(_inline_or_file(text), f"{spelled} {text}", f"{name}.")
+            self.file(inline_or_file(text), f"{spelled} {text}", f"{name}.")
         elif owner is None or (key != name and not _appendable(schema.settings[owner].kind)):
             raise schema.unknown(name, "the flags")
         elif owner in self._kept or (schema.settings[owner].kind == "object" and self._in_parts(owner, key, text)):
@@ -89,13 +98,13 @@ class Merge:
         elif owner != name:
             self._item(owner, name.removeprefix(f"{owner}."), text, spelled)
         elif key != name:
-            self._append(name, _parsed(text), "the flags")
+            self._append(name, parsed(text), "the flags")
         else:
             self._set(name, self._of_text(name, text), "the flags")
 
     def _in_parts(self, owner: str, key: str, text: str) -> bool:
         """Whether a flag gives a part of an object, or an object where there is one."""
-        objects = [isinstance(value, dict | list) for value in (self.values.get(owner), _parsed(text))]
+        objects = [isinstance(value, dict | list) for value in (self.values.get(owner), parsed(text))]
         return key != owner or (owner in self.values and any(objects))
 
     def settings(self) -> Settings:
@@ -103,26 +112,30 @@ class Merge:
         nested: dict[str, Any] = {}
         for key, value in self.values.items():
             put(nested, key, value)
-        return Settings(nested, tuple(self.flags))
+        return Settings(nested, tuple(self.flags), tuple(sorted(self._kept)))
 
     def _set(self, key: str, value: Any, source: str) -> None:
         setting = self.schema.settings[key]
         if key in self._kept:
             raise InputError(f"{key} is set in {source} after a flag for a part of it. Put flags behind the files.")
         if isinstance(value, str) and setting.kind in ("int", "float", "bool"):
-            value = _parsed(value)
+            value = parsed(value)
         self.schema.check(key, value, source)
         before = self.values.get(key)
         if setting.kind == "object" and before is not None and value is not None:
             value = self._together(key, before, value, source)
-        self.values.pop(key, None)
+        for name in (key, f"{key}+"):
+            self.values.pop(name, None)
         self.values[key] = value
 
     def _together(self, key: str, before: Any, value: Any, source: str) -> Any:
         """An object given twice: the parser merges plain ones; of classes it keeps what the other knows too."""
         objects = [one for one in (before, value) if isinstance(one, dict | list)]
-        if len(objects) == 2 and all(isinstance(one, dict) and "class_path" not in one for one in objects):
-            return before | value
+        if len(objects) == 2 and not any(_is_class(one) for one in objects):
+            if isinstance(before, dict) and isinstance(value, dict):
+                return before | value
+            if isinstance(before, list) and isinstance(value, list):
+                return value
         if objects:
             raise InputError(f"{key} is set twice, the second time in {source}, to an object. Leave one of them.")
         return value
@@ -130,27 +143,29 @@ class Merge:
     def _append(self, key: str, value: Any, source: str) -> None:
         if key not in self.schema.settings or self.schema.settings[key].kind != "list":
             raise self.schema.unknown(f"{key}+", source)
-        before = self.values.get(key) or []
         more = value if isinstance(value, list) else [value]
-        self._set(key, [*(before if isinstance(before, list) else [before]), *more], source)
+        # A list that is not given has a default, which the parser adds to.
+        place = key if key in self.values else f"{key}+"
+        before = self.values.get(place) or []
+        self.values[place] = [*(before if isinstance(before, list) else [before]), *more]
 
     def _item(self, owner: str, name: str, text: str, spelled: str) -> None:
         """One entry of a mapping, such as ``--data.balance.recent 2``."""
         if self.schema.settings[owner].kind != "dict":
             raise self.schema.unknown(f"{owner}.{name}", "the flags")
         before = self.values.get(owner)
-        self._set(owner, (before if isinstance(before, dict) else {}) | {name: _parsed(text)}, spelled)
+        self._set(owner, (before if isinstance(before, dict) else {}) | {name: parsed(text)}, spelled)
 
     def _of_text(self, key: str, text: str) -> Any:
         """A flag's text as the value that YAML would have: lists and mappings only where they may stand."""
         setting = self.schema.settings[key]
-        parsed = _parsed(text)
-        if setting.null and parsed is None and text.strip():
+        value = parsed(text)
+        if setting.null and value is None and text.strip():
             return None
         if setting.kind in ("int", "float", "bool"):
-            return parsed
-        if setting.kind in ("list", "dict", "object", "any") and isinstance(parsed, list | dict):
-            return parsed
+            return value
+        if setting.kind in ("list", "dict", "object", "any") and isinstance(value, list | dict):
+            return value
         return text
 
 
@@ -178,7 +193,7 @@ def merge(schema: Schema, argv: Sequence[str]) -> Settings:
         if name == FROM_RUN:
             continue
         if name in ("--config", "-c"):
-            merged.file(_inline_or_file(text), text)
+            merged.file(inline_or_file(text), text)
         else:
             merged.flag(name[2:], text, name)
     return merged.settings()
@@ -211,63 +226,6 @@ def get(nested: Mapping[str, Any], key: str, default: Any = None) -> Any:
     return found
 
 
-def as_yaml(content: Mapping[str, Any]) -> str:
-    """Settings as a file that the parser reads back as they are."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-
-
-def parsed(text: str) -> Any:
-    """A value as the parser reads it from YAML.
-
-    >>> parsed("1e-3"), parsed("[a, 2]"), parsed("a: b: c")
-    (0.001, ['a', 2], 'a: b: c')
-    """
-    return _parsed(text)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every text that the parser's own YAML, which knows ``1e-3``, would read as a number."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = "'" if not isinstance(_parsed(text), str) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def _parsed(text: str) -> Any:
-    if not text.strip():
-        return text
-    try:
-        return get_loader("yaml")(text)
-    except (yaml.YAMLError, ValueError):
-        return text
-
-
-def _inline_or_file(text: str) -> Any:
-    """The content of a file, or of a text that is YAML itself."""
-    path = Path(text)
-    try:
-        if not path.is_file():
-            content = _parsed(text)
-            if isinstance(content, Mapping):
-                return content
-            raise InputError(f"No configuration at {text!r}: there is no such file.")
-        content = get_loader("yaml")(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"The configuration {text} cannot be read: {error}") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{text} holds no settings: {str(content)[:60]!r}. Give a YAML file of settings.")
-    return content
-
-
 def _from_run(merged: Merge, directory: Path) -> None:
     config = directory / "config.yaml"
     if not config.is_file():
@@ -275,7 +233,7 @@ def _from_run(merged: Merge, directory: Path) -> None:
             f"No run at {str(directory)!r}: there is no config.yaml. Name a directory that `instructedit fit` made."
         )
     path = directory.resolve()
-    merged.file(_inline_or_file(str(config)), str(config))
+    merged.file(inline_or_file(str(config)), str(config))
     merged.file({"run": {"folder": str(path.parent), "name": path.name}}, str(directory))
 
 
@@ -285,7 +243,7 @@ def _pairs(schema: Schema, argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     training = schema.command in TRAINING
     while rest:
         argument = rest.pop()
-        if argument[:2] != "--" and argument != "-c":
+        if argument[:2] != "--" and not (training and argument == "-c"):
             raise InputError(
                 f"`{schema.command}` takes flags, but {argument!r} stands alone. Give --config FILE or --key VALUE."
             )
@@ -299,7 +257,7 @@ def _pairs(schema: Schema, argv: Sequence[str]) -> Iterator[tuple[str, str]]:
             value = "true"
         elif not equals:
             value = rest.pop() if rest else ""
-            if not value or (value[0] == "-" and " " not in value and not isinstance(_parsed(value), int | float)):
+            if not value or (value[0] == "-" and " " not in value and not isinstance(parsed(value), int | float)):
                 raise InputError(f"{name} needs a value, but {value!r} follows. Write {name}=VALUE.")
         if name == FROM_RUN and not training:
             raise schema.unknown(name[2:], "the flags")
@@ -310,6 +268,20 @@ def _owner(name: str, schema: Schema) -> str | None:
     """The setting that a flag is of: itself, or one whose parts it names."""
     parts = name.split(".")
     return next((key for n in range(len(parts), 0, -1) if (key := ".".join(parts[:n])) in schema.settings), None)
+
+
+def _is_class(value: dict[str, Any] | list[Any]) -> bool:
+    """Whether an object, or one of a list, names its class."""
+    items = value if isinstance(value, list) else [value]
+    return any(isinstance(item, str) or (isinstance(item, dict) and "class_path" in item) for item in items)
+
+
+def _leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _appendable(kind: str) -> bool:

@@ -20,7 +20,7 @@ from instructedit.scheduling.plan import Step
 from instructedit.scheduling.profile import Profile, as_content
 from instructedit.scheduling.resources import Resources
 from instructedit.scheduling.script import Script, render
-from instructedit.scheduling.settings import as_yaml
+from instructedit.scheduling.yaml_text import as_yaml
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from jsonargparse import ArgumentParser
 from instructedit.cli import COMMANDS, underscored
 from instructedit.errors import InputError
 from instructedit.scheduling.schema import Schema, read_schema
-from instructedit.scheduling.settings import as_yaml, get, merge, parsed
+from instructedit.scheduling.settings import get, merge
+from instructedit.scheduling.yaml_text import as_yaml, parsed
 from tests.scheduling.make_schema import parser_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -60,6 +61,8 @@ CASES: list[tuple[str, ...]] = [
     (*A, "--data.balance", "{zsre: 1.5}", "--data.balance.demo-recent", "3"),
     (*A, "--data.balance.demo-recent=3", "--data.caps.a-b", "4"),
     (*A, "--data.tasks+", "b", "--data.tasks+=[c, d]", "--data.held-out+", "e"),
+    (*A, "--run.wandb_tags+", "x", "--config", "{run: {wandb_tags+: [y]}}", "--run.wandb_tags+", "z"),
+    (*A, "--run.wandb_tags+", "x", "--config", "{run: {wandb_tags: [y]}}"),
     (*A, "--data.tasks", "[x]", "--model.sites.matrices", "[a, b]"),
     (*A, "--data", "part.yaml", "--data", "{batch: 9}"),
     (*A, "-c", "{data: {batch: 3}}"),
@@ -112,6 +115,33 @@ def test_the_parser_reads_the_merged_settings_as_it_reads_the_arguments(argv: tu
     settings = merge(schema(), argv)
     (files / "merged.yaml").write_text(as_yaml(settings.config))
     assert read(["--config", "merged.yaml", *settings.flags]) == read(argv)
+
+
+ROWS = ("--config", "{base: x, methods: [{method: none, batch: 3}, {method: mend, editor: z}]}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (*ROWS, "--config", "{methods: [{method: ft-l}]}"),
+        (*ROWS, "--methods", "[{method: ft-l}, {method: none}]"),
+        (*ROWS, "--methods+", "{method: ft-l}"),
+        ("--methods", "[{method: ft-l}]", "--tasks", "a,b", "--fluency.others", "2", "--sizes+", "5"),
+        (*ROWS, "--only-table", "--allow-dirty", "false", "--tasks", "[a, b]", "--paper", "gpt2-xl", "--out", "null"),
+    ],
+)
+def test_the_same_of_an_evaluation(argv: tuple[str, ...], files: Path) -> None:
+    settings = merge(schema("evaluate"), argv)
+    (files / "merged.yaml").write_text(as_yaml(settings.config))
+    alone = [f"{flag}=true" if flag == "--only-table" else flag for flag in argv]
+    assert read(["--config", "merged.yaml", *settings.flags], "evaluate") == read(alone, "evaluate")
+
+
+def test_what_only_the_parser_can_put_together_counts_as_unknown() -> None:
+    settings = merge(schema("evaluate"), [*ROWS, "--methods", "[{method: ft-l}]"])
+    assert settings.known == {"base": "x"} and "methods" in settings.config
+    assert settings.flags == ("--methods=[{method: ft-l}]",)
 
 
 @pytest.mark.slow
