@@ -79,6 +79,9 @@ def _fit(argv: Sequence[str]) -> None:
         tracked.stopping()
         if trainer.is_global_zero:
             _stopped(cli)
+    except KeyboardInterrupt:
+        cli.heartbeat.tell("stopped", "interrupted")
+        raise
     except BaseException as error:
         cli.heartbeat.tell("failed", " ".join(f"{type(error).__name__}: {error}".split()))
         raise

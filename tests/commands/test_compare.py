@@ -5,7 +5,6 @@ import gzip
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -133,14 +132,12 @@ def test_ten_runs_take_less_than_three_seconds(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "instructedit", "compare", *ten_runs(tmp_path), "--out", str(tmp_path / "out")]
 
     def seconds() -> float:
-        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.monotonic()
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0 and "run-9" in done.stdout, done.stderr
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # One process that waits for nothing: by the clock it takes its own processor time, unless others work too.
-        worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return min(time.monotonic() - start, worked)
+        return time.monotonic() - start
 
+    # By the clock; other work on the machine makes some of them slower.
     assert min(seconds() for _ in range(3)) < 3.0
 
 

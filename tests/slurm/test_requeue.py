@@ -18,6 +18,7 @@ import yaml
 
 from instructedit.runs.jobs import read_jobs
 from instructedit.runs.progress import read_progress
+from lightning_modules.wandb_files import records
 from tests.lightning_modules.conftest import Write
 from tests.processes.jobs import Job
 from tests.slurm.conftest import Cluster
@@ -133,6 +134,14 @@ def steps_logged(run: Path) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
+def wandb_steps(run: Path) -> list[int]:
+    """The steps in W&B's files, start by start; all of them are of the one run."""
+    files = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    wanted = json.loads((run / "run.json").read_text())["wandb_id"]
+    assert len(files) > 1 and {path.stem for path in files} == {f"run-{wanted}"}
+    return [record.history.step.num for path in files for _, record in records(path) if record.history.item]
+
+
 def test_a_signal_with_one_rank_slower(submit: Submit, cluster: Cluster, alone: dict[str, torch.Tensor]) -> None:
     job = submit("told", seconds=1.5, rank=1)
     job.until_step(3)
@@ -150,8 +159,7 @@ def test_a_signal_with_one_rank_slower(submit: Submit, cluster: Cluster, alone: 
     assert steps_logged(job.run) == list(range(1, STEPS + 1))
     told = job.status()
     assert (told["state"], told["requeues"]) == ("done", 1)
-    ids = {path.name.rpartition("-")[2] for path in job.run.glob("wandb/offline-run-*")}
-    assert ids == {json.loads((job.run / "run.json").read_text())["wandb_id"]}
+    assert wandb_steps(job.run) == list(range(1, STEPS + 1))
 
 
 def test_preempted_by_a_partition_of_higher_priority(
@@ -168,6 +176,8 @@ def test_preempted_by_a_partition_of_higher_priority(
     (step,) = job.going_on_at()
     assert f"stopped at step {step} by SIGTERM" in job.log.read_text()
     assert same(job.weights(), alone)
+    # The signal goes to all processes of the job; wandb's own ends at once. What it had not written is made up for.
+    assert wandb_steps(job.run) == list(range(1, STEPS + 1))
 
 
 def test_a_node_goes_down(submit: Submit, cluster: Cluster, alone: dict[str, torch.Tensor]) -> None:
