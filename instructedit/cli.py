@@ -209,7 +209,7 @@ def _run_with_bare(name: str, function: Any, argv: list[str], bare: str) -> None
         bare, nargs="*", type=str, metavar=bare.upper(), default=[], help=" ".join(helped[1].split()) if helped else ""
     )
     parser.add_function_arguments(function, skip={bare}, as_group=False)
-    function(**parser.parse_args(_bare_last(_switched_on(function, underscored(argv)))).as_dict())
+    function(**parser.parse_args(_bare_last(switched_on(function, underscored(argv)))).as_dict())
 
 
 def _bare_last(argv: Sequence[str]) -> list[str]:
@@ -237,7 +237,7 @@ def _run_typed(name: str, function: Any, argv: list[str], epilog: str | None) ->
     # it as it prints every other input error.
     auto_cli(
         function,
-        args=_switched_on(function, underscored(argv)),
+        args=switched_on(function, underscored(argv)),
         as_positional=False,
         prog=f"instructedit {name}",
         exit_on_error=False,
@@ -245,7 +245,7 @@ def _run_typed(name: str, function: Any, argv: list[str], epilog: str | None) ->
     )
 
 
-def _switched_on(function: Any, argv: Sequence[str]) -> list[str]:
+def switched_on(function: Any, argv: Sequence[str]) -> list[str]:
     """Give a switch that stands alone its value: ``--follow`` is ``--follow=true``."""
     switches = {
         f"--{name}" for name, given in inspect.signature(function).parameters.items() if given.annotation is bool

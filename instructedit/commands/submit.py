@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from instructedit.cli import _switched_on, underscored
+from instructedit.cli import switched_on, underscored
 from instructedit.errors import InputError
 from instructedit.scheduling import slurm
 from instructedit.scheduling.places import check_place, without_done
@@ -17,7 +17,6 @@ from instructedit.scheduling.plan import Step, make_steps
 from instructedit.scheduling.profile import Profile, find_profile, read_profile, user_folder
 from instructedit.scheduling.resources import Asked
 from instructedit.scheduling.resume import chains_again
-from instructedit.scheduling.settings import get
 from instructedit.scheduling.submission import Job, Submitted, dependency, hand_in, make_jobs
 from instructedit.scheduling.values import check_value
 
@@ -66,7 +65,7 @@ def submit(argv: Sequence[str]) -> None:
         epilog=f"Profiles: slurm/profiles, {user_folder()}, and those that come with this program. See docs/slurm.md.",
     )
     parser.add_function_arguments(_submit, skip={"words"}, as_group=False)
-    flags = _gathered(_switched_on(_submit, underscored(own)))
+    flags = _gathered(switched_on(_submit, underscored(own)))
     alone = _alone(flags)
     if words is None and alone:
         raise InputError(f"{alone!r} stands before --. Write: instructedit submit [flags] -- fit --config FILE.")
@@ -199,16 +198,11 @@ def _preflight(steps: Sequence[Step], profile: Profile) -> list[str]:
     """
     from instructedit.scheduling.preflight import preflight
 
-    warnings = []
+    warnings: list[str] = []
     for step in steps:
-        bases = set()
         for task in step.tasks:
             if task.settings is None:
                 continue
-            base = get(task.settings.config, "model.base")
-            if base in bases:
-                continue  # the points of a group differ in little
-            bases.add(base)
             findings = preflight(
                 step.command,
                 task.settings.known,
@@ -222,9 +216,10 @@ def _preflight(steps: Sequence[Step], profile: Profile) -> list[str]:
             errors = [finding.message for finding in findings if finding.level == "error"]
             if errors:
                 more = f" (and {len(errors) - 1} more: {' '.join(errors[1:])})" if len(errors) > 1 else ""
-                raise InputError(f"{errors[0]}{more} (--no-preflight submits in spite of it.)")
+                where = f"{task.run.name}: " if step.group and task.run else ""
+                raise InputError(f"{where}{errors[0]}{more} (--no-preflight submits in spite of it.)")
             warnings += [f"warning: {finding.message}" for finding in findings]
-    return warnings
+    return list(dict.fromkeys(warnings))  # the points of a group have most in common
 
 
 def _resume(name: str, asked: Asked, profile: Profile | None, after: Sequence[str], dry_run: bool) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from instructedit.runs.jobs import read_jobs
 from instructedit.runs.progress import Progress, write_progress
+from instructedit.scheduling.preflight import Finding
 from tests.lightning_modules.conftest import run
 
 ROOT = Path(__file__).parents[2]
@@ -311,6 +312,20 @@ def test_without_slurm(slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_the_preflight_refuses(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("submit", "--", "fit", "--config", "a.yaml", "--model.base", "./no-folder") == 2
     assert "--no-preflight" in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_the_preflight_looks_at_every_point(
+    slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(command: str, config: dict[str, dict[str, int]], *_: object, **__: object) -> list[Finding]:
+        return [Finding("error" if config["data"]["batch"] == 3 else "warning", "told")]
+
+    monkeypatch.setattr("instructedit.scheduling.preflight.preflight", looked)
+    words = ("--", "fit", "--config", "a.yaml")
+    assert run("submit", "--dry-run", "--sweep", "data.batch=4,8", *words) == 0
+    assert capsys.readouterr().err.count("warning: told") == 1
+    assert run("submit", "--dry-run", "--sweep", "data.batch=4,3", *words) == 2
+    assert "error: batch-3: told" in capsys.readouterr().err
 
 
 @pytest.mark.slow
