@@ -180,6 +180,7 @@ def compare(method: EditMethod, base: Base, examples: list[EditExample]) -> dict
     return {metric: [value for (_, other), value in ours.items() if other == metric] for metric in wanted}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_runner_equals_a_plain_evaluation(tiny_base: Base, name: str) -> None:
     examples = asked(name, read(("demo-recent", "demo-counterfact", "demo-convsent", "demo-zsre"), Path(), 2))

@@ -183,6 +183,7 @@ def test_a_run_killed_while_the_best_is_copied_copies_it_later(
     assert_same(read_checkpoint(folder / "best.ckpt"), last)
 
 
+@pytest.mark.slow
 def test_a_step_is_saved_once_and_once_more_when_it_was_validated(
     write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +301,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_seen(
     assert "last.ckpt cannot be read" in caplog.text and "checksum" in caplog.text
 
 
+@pytest.mark.slow
 def test_as_many_checkpoints_are_kept_as_asked_for(write_config: Write, tmp_path: Path) -> None:
     assert run("fit", "--config", write_config(), "--checkpoint.every_n_steps", "1", "--checkpoint.keep", "3") == 0
     folder = tmp_path / "runs" / "run" / "checkpoints"
@@ -337,6 +339,7 @@ def test_a_checkpoint_of_other_settings_is_refused_wherever_it_lies(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_began_from_a_file_goes_on_from_its_own(
     left_alone: Path, write_config: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
