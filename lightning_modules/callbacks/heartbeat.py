@@ -56,7 +56,10 @@ class Heartbeat(Callback):
         """Tell a finished step, if it is time."""
         if at_step_end(trainer, batch_idx):
             module: EditorModule = pl_module
-            self._step, self._metrics = trainer.global_step, dict(module.last_values)
+            self._step = trainer.global_step
+            # A validation's values stand until the next one.
+            scores = {name: value for name, value in self._metrics.items() if name.startswith("val/")}
+            self._metrics = scores | module.last_values
             self.alive("training")
 
     def alive(self, phase: Literal["training", "validation", "test"]) -> None:

@@ -43,10 +43,12 @@ def test_it_tells_each_phase_and_that_it_is_done(
     write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phases: list[tuple[str, str, int]] = []
+    scored: list[bool] = []
     real = heartbeat.write_progress
 
     def seen(path: Path, progress: Progress) -> None:
         phases.append((progress.state, progress.phase, progress.step))
+        scored.extend(["val/score" in progress.metrics] if progress.step > 3 else [])
         real(path, progress)
 
     monkeypatch.setattr(heartbeat, "write_progress", seen)
@@ -54,6 +56,7 @@ def test_it_tells_each_phase_and_that_it_is_done(
     assert run("fit", "--config", write_config()) == 0
     assert phases[0] == ("running", "training", 0) and phases[-1] == ("done", "test", 6)
     assert {phase for _, phase, _ in phases} == {"training", "validation", "test"}
+    assert scored and all(scored)
     last = told(tmp_path)
     assert (last.step, last.max_steps, last.saved_step, last.ranks) == (6, 6, 6, 1)
     assert last.metrics["val/score"] > 0 and last.device_seconds > 0 and last.seconds_per_step > 0
