@@ -92,7 +92,9 @@ def submit(cluster: Cluster, write_config: Write, tmp_path: Path, monkeypatch: p
         argv = ["--nodes", "2", "--gpus-per-node", "0", "--time", "10", *flags]
         instructedit("submit", *argv, "--", "fit", "--config", config, *more)
         run = tmp_path / "runs" / name
-        return Training(cluster, run, read_jobs(run)[-1].id, tmp_path / "steps" / name)
+        # A group's own folder has no jobs: its points have.
+        jobs = read_jobs(run) or read_jobs(next(run.glob("*/run.json")).parent)
+        return Training(cluster, run, jobs[-1].id.partition("_")[0], tmp_path / "steps" / name)
 
     return submitted
 
@@ -237,6 +239,20 @@ def test_a_signal_while_the_program_loads(submit: Submit, cluster: Cluster, alon
     job.ended()
     assert cluster.job(job.id).restarts == 1 and "stopped at step 0 by SIGUSR1" in job.log.read_text()
     assert same(job.weights(), alone)
+
+
+def test_one_task_of_an_array_is_requeued_and_the_other_left_alone(submit: Submit, cluster: Cluster) -> None:
+    group = submit("array", "--nodes", "1", "--array", "seed=0,1", seconds=0.5)
+    first, second = (Training(cluster, group.run / f"seed-{n}", f"{group.id}_{n}", group.steps) for n in (0, 1))
+    end = time.monotonic() + 60
+    while (told := read_progress(second.run)) is None or told.state != "running" or not told.metrics:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    cluster.call("scancel", "--signal=USR1", second.id)
+    for task, restarts in ((first, 0), (second, 1)):
+        task.ended()
+        assert cluster.job(task.id).restarts == restarts and len(task.going_on_at()) == restarts
+        assert task.status()["state"] == "done" and steps_logged(task.run) == list(range(1, STEPS + 1))
 
 
 def test_out_of_requeues(submit: Submit, cluster: Cluster) -> None:
