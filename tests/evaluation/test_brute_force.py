@@ -195,9 +195,13 @@ def real_base() -> Base:
     return load_base("smollm2-135m", torch.float32)
 
 
+LONG = dict.fromkeys(("grace", "calinet"), pytest.mark.long)
+"""They train for each request, minutes on the real base."""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG[name]) if name in LONG else name for name in METHODS])
 def test_the_runner_equals_a_plain_evaluation_of_20_requests_on_the_real_base(real_base: Base, name: str) -> None:
     tasks = ("recent", "counterfact", "convsent", "zsre")
     demo = tuple(f"demo-{task}" for task in tasks)

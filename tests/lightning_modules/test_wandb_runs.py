@@ -235,6 +235,7 @@ def test_online_without_a_way_there_is_kept_offline(
     assert history == list(range(1, STEPS + 1))
 
 
+@pytest.mark.long
 def test_online_a_server_that_falls_silent_holds_nothing_up(
     tmp_path: Path, prepared: Path, llama_folder: Path, server: WandbServer
 ) -> None:
