@@ -28,6 +28,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines(folder)]
 
 
+@pytest.mark.slow
 def test_every_row_is_made_and_stamped(evaluate: Evaluate, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(tasks="recent, convsent", held_out="convsent") == 0
     found = rows(OUT)
@@ -178,6 +179,7 @@ def test_rows_of_several_commits_are_told(evaluate: Evaluate, monkeypatch: pytes
     assert "SEVERAL COMMITS" in table and "c" * 12 in table and "e" * 12 in table
 
 
+@pytest.mark.slow
 def test_missing_rows_make_no_table_unless_allowed(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     both = {"tasks": ["recent", "convsent"]}
     assert evaluate("--only", "base,InstructEdit", "--only_tasks", "recent", **both) == 0
@@ -194,6 +196,7 @@ def test_missing_rows_make_no_table_unless_allowed(evaluate: Evaluate, capsys: p
     assert "PARTIAL" not in (OUT / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_comparison_is_printed_and_written(evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--against", "mend") == 0
     out = capsys.readouterr().out
@@ -252,6 +255,7 @@ def test_two_processes_cannot_write_to_one_folder(evaluate: Evaluate, capsys: py
     assert "Another evaluation" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

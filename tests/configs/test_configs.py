@@ -52,6 +52,7 @@ COMBINED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "trainer"), COMBINED, ids=lambda path: path.stem)
 def test_it_is_parsed_and_built(
     experiment: Path, trainer: Path, prepared: Path, tmp_path: Path, request: pytest.FixtureRequest

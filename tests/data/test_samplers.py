@@ -73,6 +73,7 @@ def test_shares_are_exact_at_every_moment(numbers: dict[str, int], batch: int, b
     assert sampler.shares == pytest.approx({task: float(share / total) for task, share in shares.items()})
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(TASKS), st.integers(1, 10**7), min_size=1), st.floats(0.5, 100))
 def test_temperature_shares(sizes: dict[str, int], temperature: float) -> None:
     sampler = MultiTaskSampler(sizes, 4, 0, balance="temperature", temperature=temperature)

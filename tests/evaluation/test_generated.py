@@ -121,6 +121,7 @@ class Chanting:
         return hooks.replace(self.base.model, {norm: lambda x, y: torch.zeros_like(y) + state})
 
 
+@pytest.mark.slow
 def test_greedy_values_are_those_of_the_whole_model_without_a_cache(tiny_base: Base) -> None:
     editor, stage = editor_on(tiny_base, alpha=0.1)
     method = HyperMethod(editor, stage, "Editor")
@@ -196,6 +197,7 @@ def test_any_of_a_requests_targets_is_a_whole_answer_and_shares_are_averaged(tin
     assert found["reliability_exact"] == (0.5, 7, 2)
 
 
+@pytest.mark.slow
 def test_the_base_keeps_what_it_says_also_in_bf16_and_in_any_company(tiny_base: Base) -> None:
     half = Base.from_model(tiny_base.model.to(torch.bfloat16), tiny_base.tokenizer, "half")
     stage, before = NoEdit().stage_for(half), BeforeCache()

@@ -126,6 +126,7 @@ def test_a_record_without_a_target(write_config: Write, refused: Refused, prepar
     assert "Empty target" in refused("fit", "--config", write_config(data__folder=str(folder)))
 
 
+@pytest.mark.slow
 def test_a_test_record_longer_than_the_context_is_found_before_training(
     write_config: Write, refused: Refused, prepared: Path, tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_run_directory_of_another_configuration(write_config: Write, refused: 
     assert run("fit", "--config", write_config(trainer__max_steps=2, model__lr=1e-4)) == 0
 
 
+@pytest.mark.slow
 def test_another_base_under_the_same_name(
     write_config: Write, refused: Refused, llama_folder: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_dashes_in_flags_and_a_help_that_tells_of_from_run(
     assert "--from_run DIR" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_tasks_that_were_not_prepared_together_are_told_of(
     write_config: Write, prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_bad_step_changes_nothing_but_the_counts(how: str, spoil: Any, write_c
     assert [row["train/skipped_steps"] for row in table] == ["0.0", "0.0", "1.0"]
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_end_the_run_with_advice(
     spoil: Any, write_config: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def test_a_run_from_start_to_table(
     assert "reliability" in printed and str(path / "editor") in printed
 
 
+@pytest.mark.slow
 def test_only_the_hypernetwork_is_in_a_checkpoint(write_config: Write, tmp_path: Path) -> None:
     assert run("fit", "--config", write_config(model__dtype="bfloat16", trainer__max_steps=3)) == 0
     content = read_checkpoint(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt")
@@ -104,6 +105,7 @@ def test_micro_batches_change_nothing(write_config: Write, tmp_path: Path) -> No
             assert torch.allclose(other[key].double(), value.double(), rtol=1e-4, atol=2e-6), key
 
 
+@pytest.mark.slow
 def test_validate_and_test_take_a_run_directory(
     write_config: Write, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,7 @@ def killed() -> None:
     raise Killed
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_step_goes_on_from_its_last_checkpoint(
     left_alone: Path, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_signal_in_validation_stops_at_once(
     assert_same_run(left_alone, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_run_killed_while_the_best_is_copied_copies_it_later(
     every: int, write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -309,6 +311,7 @@ def test_as_many_checkpoints_are_kept_as_asked_for(write_config: Write, tmp_path
     assert sorted(path.name for path in folder.iterdir()) == kept
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays(
     write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -287,6 +287,7 @@ def test_prepare_takes_all_of_it_and_leaves_nothing_out(tmp_path: Path) -> None:
         assert texts[0].isdisjoint(texts[1])
 
 
+@pytest.mark.slow
 def test_records_are_the_same_in_another_process() -> None:
     code = (
         "import json, sys; from dataclasses import asdict; from pathlib import Path\n"
