@@ -16,7 +16,7 @@ from instructedit.scheduling.resources import Resources
 from instructedit.scheduling.script import Script, job_name, render
 from instructedit.scheduling.values import check_path, check_value, log_pattern, quoted, time_seconds
 
-PLAIN = Script("fit", "demo", Path("/work/here"), Path("/work/here/runs/demo/slurm"), ("fit", "--config=/c.yaml"))
+PLAIN = Script("fit", "demo", Path("/site/here"), Path("/site/here/runs/demo/slurm"), ("fit", "--config=/c.yaml"))
 
 RECORDER = """#!/bin/bash
 [[ "$*" == *mkdir* ]] && exit 0
@@ -193,13 +193,13 @@ def test_containers(programs: Path, tmp_path: Path) -> None:
     found = run(render(script, Resources(gpus_per_node=1), apptainer), programs, tmp_path)
     start = found.index("apptainer")
     assert found[start:] == [
-        *("apptainer", "exec", "--nv", f"--pwd={tmp_path}", f"--bind={tmp_path}", "--bind=/work/here/runs/demo"),
+        *("apptainer", "exec", "--nv", f"--pwd={tmp_path}", f"--bind={tmp_path}", "--bind=/site/here/runs/demo"),
         *("--bind=/data:/d", "/my image.sif", "python", "-m", "instructedit", "fit", "--config=/c.yaml"),
     ]
     pyxis = Profile(container=Container("pyxis", "docker://x", ("/data",)))
     found = run(render(script, Resources(), pyxis), programs, tmp_path)
     assert "--container-image=docker://x" in found and f"--container-workdir={tmp_path}" in found
-    mounts = f"{tmp_path}:{tmp_path},/work/here/runs/demo:/work/here/runs/demo,/data:/data"
+    mounts = f"{tmp_path}:{tmp_path},/site/here/runs/demo:/site/here/runs/demo,/data:/data"
     assert f"--container-mounts={mounts}" in found
 
 
