@@ -337,6 +337,7 @@ def test_nothing_heavy_is_loaded_and_a_dry_run_is_quick(slurm: Path) -> None:
     )
     base = ROOT / "configs" / "experiment"
     words = ["fit", "--config", str(base / "demo.yaml"), "--config", "configs/trainer/cpu.yaml"]
+    words += ["--run.folder", str(slurm)]  # this checkout may have a run of that name
     argv = [
         "submit",
         "--dry-run",
