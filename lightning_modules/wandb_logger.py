@@ -92,6 +92,8 @@ class WandbRun(Logger):
         # Offline is to mean offline: wandb would report its own errors over the network.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")  # what there is to say is said here
+        # A process of wandb's that another program has started goes with that one, and keeps a killed run as in use.
+        os.environ.pop("WANDB_SERVICE", None)
         # What is to be uploaded lies with the run: the machine that does it may not see this one's home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder.resolve()))
         try:

@@ -29,7 +29,8 @@ def sync_runs(runs: Sequence[Path]) -> None:
         runs: run directories.
 
     Raises:
-        InputError: there is no key, no way to the server, nothing was kept offline, or something could not be sent.
+        InputError: there is no key, no way to the server, nothing was kept offline, or something could not be sent, as
+            of a run that was online too.
     """
     if find_spec("wandb") is None:
         raise InputError("--sync needs the package wandb. Run `pip install 'instructedit[wandb]'`.")
@@ -43,6 +44,10 @@ def sync_runs(runs: Sequence[Path]) -> None:
     going_on = {run for run, files in kept.items() if files and _is_training(run)}
     kept = {run: files[:-1] if run in going_on else files for run, files in kept.items()}
     waiting = {run: [file for file in files if not _sent(file)] for run, files in kept.items()}
+    # An online start sends what the server lacks out of metrics.csv, also what lies in these files: sent from here too,
+    # W&B would number those steps anew behind the others, and the older summary would win.
+    mixed = [run for run, files in waiting.items() if files and _was_online(run)]
+    waiting = {run: files for run, files in waiting.items() if run not in mixed}
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if any(waiting.values()):
         import wandb
@@ -67,11 +72,22 @@ def sync_runs(runs: Sequence[Path]) -> None:
             f"Not all was sent of {', '.join(map(str, left))}: what `wandb sync` said stands above. Run the same "
             "again; what was sent is not sent twice."
         )
+    if mixed:
+        raise InputError(
+            f"Not sent: {', '.join(map(str, mixed))}, with online starts beside offline ones; sending both would "
+            "repeat steps. An online start sends what is missing: run its `instructedit fit` again with "
+            "--run.wandb online."
+        )
 
 
 def offline_files(run: Path) -> list[Path]:
     """The files a run has kept offline, oldest first: their folders are named by the time they began."""
     return sorted((run / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def _was_online(run: Path) -> bool:
+    """Whether a start of a run has spoken with the server itself."""
+    return any((run / "wandb").glob("run-*/*.wandb"))
 
 
 def _is_training(run: Path) -> bool:

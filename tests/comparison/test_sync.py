@@ -94,6 +94,19 @@ def test_a_start_that_still_trains_waits(tmp_path: Path, capsys: pytest.CaptureF
     assert "still trains" in capsys.readouterr().out
 
 
+def test_a_run_with_online_starts_too_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_at(tmp_path / "run")
+    for kind in ("offline-run-20260101_000000", "run-20260101_000001"):
+        folder = run / "wandb" / f"{kind}-{ID}"
+        folder.mkdir(parents=True)
+        (folder / f"run-{ID}.wandb").touch()
+    sent: list[object] = []
+    monkeypatch.setattr("instructedit.comparison.sync._send", sent.append)
+    with pytest.raises(InputError, match=r"online.*--run.wandb online"):
+        sync_runs([run])
+    assert not sent
+
+
 def test_without_a_key_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_at(tmp_path / "run")
     folder = run / "wandb" / f"offline-run-20260101_000000-{ID}"

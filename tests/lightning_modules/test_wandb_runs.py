@@ -216,6 +216,24 @@ def test_online_a_killed_run_goes_on_in_the_same_run(
     assert not any(KEY in str(content) for content in (server.runs, server.files, server.lines))
 
 
+def test_kept_offline_then_online_every_step_is_there_once_also_after_a_sync(
+    tmp_path: Path, prepared: Path, llama_folder: Path, server: WandbServer
+) -> None:
+    place = Place(tmp_path, prepared, llama_folder, "online")
+    code, told = place.start(at=5, what="SIGUSR1", key="")
+    assert code == 0 and "kept offline" in told
+    code, told = place.start(url=server.url)
+    assert code == 0, told
+    check_server(server, place)
+    summary = dict(server.summary(place.id))
+    env = os.environ | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
+    command = [sys.executable, "-m", "instructedit", "compare", "--sync", str(place.run)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "--run.wandb online" in done.stderr, done
+    check_server(server, place)
+    assert server.summary(place.id) == summary
+
+
 @pytest.mark.parametrize("trouble", ["no key", "no network", "a network that answers nothing"])
 def test_online_without_a_way_there_is_kept_offline(
     trouble: str, tmp_path: Path, prepared: Path, llama_folder: Path, server: WandbServer
