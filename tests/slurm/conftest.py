@@ -53,6 +53,20 @@ class Cluster:
         """Run one of SLURM's programs."""
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
+    def bring_back(self, node: str, seconds: float = 60) -> None:
+        """Take a node that was set down into service again, unless it has come back by itself.
+
+        With ReturnToService=2 a node is in service again as soon as its slurmd registers, at a time of its own; SLURM
+        refuses to resume a node that is in service.
+        """
+        end = time.monotonic() + seconds
+        while "DOWN" in self.call("scontrol", "show", "node", "-o", node).partition(" State=")[2].split(" ", 1)[0]:
+            told = subprocess.run(
+                ["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, text=True, timeout=60
+            )
+            assert time.monotonic() < end, f"{node} is still down after {seconds} s: {told.stderr}"
+            time.sleep(0.2)
+
     def signal_rank(self, job: str, rank: int, number: signal.Signals) -> int:
         """Send a signal to one rank's process and return its id."""
         pid = self.pid_of_rank(job, rank)

@@ -189,7 +189,7 @@ def test_a_node_goes_down(submit: Submit, cluster: Cluster, alone: dict[str, tor
         cluster.call("scontrol", "update", "nodename=node2", "state=down", "reason=test")
         cluster.until(job.id, lambda found: found.state == "PENDING" or found.restarts > 0, 30, job.log)
     finally:
-        cluster.call("scontrol", "update", "nodename=node2", "state=resume")
+        cluster.bring_back("node2")
     job.ended()
     (step,) = job.going_on_at()
     assert step in (4, 6) and cluster.job(job.id).restarts == 1

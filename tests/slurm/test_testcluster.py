@@ -20,3 +20,10 @@ def test_a_second_start_leaves_the_running_cluster_alone(cluster: Cluster) -> No
 def test_two_nodes_run_one_job_together(cluster: Cluster) -> None:
     told = cluster.call("srun", "-N2", "--ntasks-per-node=1", "bash", "-c", "echo $SLURM_PROCID $SLURMD_NODENAME")
     assert sorted(told.split()) == ["0", "1", "node1", "node2"]
+
+
+def test_a_node_is_brought_back_whether_it_is_down_or_not(cluster: Cluster) -> None:
+    cluster.bring_back("node2")  # it is in service: SLURM would refuse
+    cluster.call("scontrol", "update", "nodename=node2", "state=down", "reason=test")
+    cluster.bring_back("node2")
+    assert "node2" in cluster.call("srun", "-N1", "-w", "node2", "bash", "-c", "echo $SLURMD_NODENAME")
