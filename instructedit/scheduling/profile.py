@@ -20,20 +20,17 @@ import yaml
 from platformdirs import user_config_path
 
 from instructedit.errors import InputError, unknown
-from instructedit.scheduling.values import MAXIMUM, check_value, control_characters
+from instructedit.scheduling.keys import check_name, check_text
+from instructedit.scheduling.options import check_options, check_srun_options
+from instructedit.scheduling.values import MAXIMUM, check_length, check_value, control_characters
 
 DEFAULT = "default"
 VARIABLE = "INSTRUCTEDIT_PROFILE"
 """Names the profile where --profile does not."""
 
-OWN_OPTIONS = {
-    *("array", "chdir", "cpus-per-task", "dependency", "error", "gpus", "gpus-per-node", "gres", "input", "job-name"),
-    *("mem", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition"),
-    *("account", "qos", "constraint", "requeue", "signal", "test-only", "time", "wait", "wrap"),
-}
-"""Options of sbatch that have a field or a flag of their own, or that the job script's own rules depend on."""
+MOST_SIGNAL_SECONDS = 65535
+"""SLURM's own limit."""
 
-_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_?KEY|ACCESS_?KEY|_KEY)$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SCRATCH = re.compile(r"(?:[A-Za-z0-9_./@+-]|\$[A-Za-z_][A-Za-z0-9_]*|\$\{[A-Za-z_][A-Za-z0-9_]*\})+\Z")
 
@@ -118,6 +115,7 @@ def find_profile(name: str | None) -> Path:
         InputError: there is none.
     """
     asked = name or os.environ.get(VARIABLE) or DEFAULT
+    check_length(asked, "The profile")
     if "/" in asked or asked.endswith((".yaml", ".yml")):
         if not Path(asked).is_file():
             raise InputError(f"No profile at {asked!r}: there is no such file. Give a file, or a profile's name.")
@@ -155,7 +153,9 @@ def read_profile(path: Path) -> Profile:
     try:
         # Every value as the text it is: an HH:MM:SS stays one, and so does a variable's "yes".
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError as error:
+        raise InputError(f"The profile {path} cannot be read: its brackets are too deep. Correct it.") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"The profile {path} cannot be read: {error}") from error
     return make_profile(content or {}, str(path))
 
@@ -242,26 +242,23 @@ def _check(profile: Profile, source: str) -> None:
             check_value(key, value, f"{source}: {key}")
     if profile.cpus_per_task < 1:
         raise InputError(f"{source}: cpus_per_task is {profile.cpus_per_task}. Give 1 or more.")
+    if not 1 <= profile.signal_seconds <= MOST_SIGNAL_SECONDS:
+        told = f"Give 1 to {MOST_SIGNAL_SECONDS}, enough to save in."
+        raise InputError(f"{source}: signal_seconds is {profile.signal_seconds}. {told}")
     for name, value in profile.environment.items():
         if not _NAME.match(name):
             raise InputError(f"{source}: environment has {name!r}, which is no variable's name. Use A-Z, 0-9 and _.")
-        if _SECRET.search(name):
-            raise InputError(
-                f"{source}: environment sets {name}, and job scripts are no place for keys. Export it in the shell you "
-                f"submit from (SLURM passes it on), or read it from a file of yours in `setup`."
-            )
+        check_name(name, f"{source}: environment")
+        check_text(value, f"{source}: environment: {name}")
         if "\0" in value:
             raise InputError(f"{source}: environment: {name} holds a null character. Remove it.")
-    for key in ("modules", "sbatch_options", "srun_options"):
-        for item in getattr(profile, key):
-            if not item or control_characters(item):
-                raise InputError(f"{source}: {key} has {item!r}. Give texts of one line.")
+    for item in profile.modules:
+        if not item or control_characters(item):
+            raise InputError(f"{source}: modules has {item!r}. Give texts of one line.")
     check_options(profile.sbatch_options, f"{source}: sbatch_options")
-    for item in profile.srun_options:
-        if not item.startswith("-"):
-            raise InputError(
-                f"{source}: srun_options has {item!r}. Options begin with --, and have their value after =."
-            )
+    check_srun_options(profile.srun_options, f"{source}: srun_options")
+    for line in profile.setup:
+        check_text(line, f"{source}: setup")
     if profile.scratch is not None and not _SCRATCH.match(profile.scratch):
         raise InputError(
             f"{source}: scratch is {profile.scratch!r}. Give a folder of plain characters and variables, such as "
@@ -273,19 +270,3 @@ def _check(profile: Profile, source: str) -> None:
             raise InputError(f"{source}: container needs an image, and texts of one line.")
         if any("," in text for text in profile.container.mounts):
             raise InputError(f"{source}: container.mounts has a comma, which separates mounts. List them one by one.")
-
-
-def check_options(options: tuple[str, ...], source: str) -> None:
-    """Refuse options of sbatch that are no plain options, or that have a flag of their own.
-
-    Raises:
-        InputError: names the option.
-    """
-    for option in options:
-        check_value("option", option, source)
-        name = option.removeprefix("--").partition("=")[0]
-        if name in OWN_OPTIONS:
-            raise InputError(
-                f"{source} has --{name}, which the job script sets itself. "
-                f"`instructedit submit --help` lists the flags for it; leave it out here."
-            )

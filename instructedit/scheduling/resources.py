@@ -5,9 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from instructedit.errors import InputError
-from instructedit.scheduling.profile import Profile, check_options
+from instructedit.scheduling.options import check_options
+from instructedit.scheduling.profile import Profile
 from instructedit.scheduling.settings import get, put
 from instructedit.scheduling.values import check_value, time_seconds
+
+MOST = 100_000
+"""Of nodes, processes and requeues."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class Asked:
                 check_value(name, value, f"--{name}")
         for name, least in (("nodes", 1), ("gpus_per_node", 0), ("cpus_per_task", 1), ("max_requeues", 0)):
             number = getattr(self, name)
-            if number is not None and not least <= number <= 100_000:
-                raise InputError(f"--{name.replace('_', '-')} is {number}. Give {least} or more.")
+            if number is not None and not least <= number <= MOST:
+                raise InputError(f"--{name.replace('_', '-')} is {number}. Give {least} to {MOST}.")
         check_options(self.options, "--option")
 
 
@@ -85,10 +89,13 @@ def for_training(config: Mapping[str, Any], asked: Asked, profile: Profile) -> R
     if gpus is None:
         gpus = 0 if accelerator == "cpu" else devices if devices is not None else profile.gpus_per_node
     _check_accelerator(gpus, accelerator)
+    given = trainer.get("num_nodes")
+    if asked.nodes is None and given is not None and not 1 <= given <= MOST:
+        raise InputError(f"trainer.num_nodes is {given}. Give 1 to {MOST}, or --nodes.")
     return _resources(
         asked,
         profile,
-        nodes=asked.nodes or int(trainer.get("num_nodes") or 1),
+        nodes=asked.nodes or given or 1,
         gpus_per_node=gpus,
         tasks_per_node=gpus or devices or 1,
     )

@@ -7,11 +7,14 @@ from instructedit.errors import InputError
 MAXIMUM = 1_000_000
 """The largest number of anything that is asked for."""
 
+LONGEST = 255
+"""Bytes of a file's name, on all usual file systems."""
+
 _FORMS: dict[str, tuple[str, str]] = {
     "time": (r"\d{1,7}(:\d{1,2}){0,2}|\d{1,4}-\d{1,2}(:\d{1,2}){0,2}", "minutes, HH:MM:SS or DAYS-HH:MM:SS"),
     "mem": (r"\d{1,9}[KMGT]?", "a number with K, M, G or T, such as 64G"),
     "option": (r"--[a-z][a-z-]*(=[A-Za-z0-9_.,:@+/*|&()\[\]-]+)?", "--name or --name=value, without spaces or quotes"),
-    "constraint": (r"[A-Za-z0-9_.][A-Za-z0-9_.,&|*()\[\]-]*", "features joined by & or |, such as a100&nvlink"),
+    "constraint": (r"[A-Za-z0-9_.(\[][A-Za-z0-9_.,&|*()\[\]-]*", "features joined by & or |, such as a100&nvlink"),
     "job": (r"\d{1,10}(_\d{1,7})?", "the number that sbatch has told"),
 }
 _PLAIN = (r"[A-Za-z0-9_][A-Za-z0-9_.,@+-]*", "letters, digits and _ . , @ + -")
@@ -53,6 +56,21 @@ def time_seconds(value: str) -> int:
 def control_characters(text: str) -> bool:
     """Whether a text holds line breaks or other characters that no terminal shows."""
     return bool(_CONTROL.search(text))
+
+
+def check_length(path: str, source: str) -> str:
+    """Return a path that a file system can hold.
+
+    Raises:
+        InputError: a name in it is too long, or holds a null character; no file can be asked for then.
+    """
+    if "\0" in path:
+        raise InputError(f"{source} is {path[:60]!r}: it holds a null character. Choose another name.")
+    long = next((part for part in path.split("/") if len(part.encode(errors="replace")) > LONGEST), None)
+    if long is not None:
+        told = f"a name of {len(long.encode(errors='replace'))} bytes, and {LONGEST} are the most"
+        raise InputError(f"{source} has {told}: {long[:40]!r}... Choose a shorter one.")
+    return path
 
 
 def check_path(path: str, source: str) -> str:

@@ -73,9 +73,18 @@ def test_where_profiles_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("{environment: {'A;B': c}}", "no variable's name"),
         ("{environment: [A]}", "names and values"),
         ("{sbatch_options: [--output=x]}", "which the job script sets itself"),
+        ("{sbatch_options: [--out=x]}", "--out (short for --output), which the job script sets itself"),
+        ("{sbatch_options: [--arr=0-5]}", "short for --array"),
+        ("{sbatch_options: [--no-req]}", "short for --no-requeue"),
+        ("{sbatch_options: [-o/x]}", "--name or --name=value"),
+        ("{sbatch_options: [-J]}", "--name or --name=value"),
         ("{sbatch_options: ['--comment=a b']}", "without spaces"),
         ("{sbatch_options: [-p gpu]}", "--name or --name=value"),
         ("{srun_options: [mpi]}", "begin with --"),
+        ("{srun_options: ['--export=NONE']}", "needs the variables that the script sets"),
+        ("{signal_seconds: 0}", "Give 1 to 65535"),
+        ("{signal_seconds: 70000}", "Give 1 to 65535"),
+        ("[" * 5000, "brackets are too deep"),
         ("{scratch: '/tmp/$(id)'}", "plain characters and variables"),
         ("{container: {image: ''}}", "needs an image"),
         ("{container: {runtime: docker, image: x}}", "one of apptainer, pyxis"),
@@ -90,6 +99,68 @@ def test_refusals(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(InputError) as error:
         read_profile(path)
     assert told in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{srun_options: ['--export=ALL,WANDB_API_KEY=sesame']}",
+        "{sbatch_options: ['--export=ALL,HF_TOKEN=sesame']}",
+        "{setup: ['export WANDB_API_KEY=sesame']}",
+        "{setup: ['a; env HF_TOKEN=\"sesame\" b']}",
+        "{setup: ['hf auth login --token hf_sesame0123456789abcdef01']}",
+        "{setup: ['wandb login sesame7890123456789012345678901234567890']}",
+        "{environment: {GITHUB_PAT: sesame}}",
+        "{environment: {MY_KEY_ID: sesame}}",
+        "{environment: {OPENAI_APIKEY: sesame}}",
+        "{environment: {KEY: sesame}}",
+        "{environment: {db_passphrase: sesame}}",
+        "{environment: {PLAIN: hf_sesame0123456789abcdef01}}",
+    ],
+)
+def test_keys_are_refused_and_not_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="no place for keys") as error:
+        read_profile(path)
+    assert "sesame" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_only_sounds_like_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    names = (
+        "KEYBOARD",
+        "TOKENIZERS_PARALLELISM",
+        "HF_TOKEN_PATH",
+        "PATH",
+        "NCCL_IB_PKEY",
+        "PWD",
+        "MAX_TOKENS",
+        "COMPAT",
+    )
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "environment": dict.fromkeys(names, "1"),
+                "setup": [
+                    'export WANDB_API_KEY="$(cat ~/.wandb-key)"',
+                    "export HF_TOKEN=$MY_TOKEN",
+                    "sort --key=2 a > b",
+                    "export HF_TOKEN_PATH=/home/me/token",
+                ],
+                "srun_options": ["--export=ALL,KEYBOARD=us", "--mpi=none"],
+                "sbatch_options": ["--mem-bind=local", "--exclusive", "--gpus-per-task=1", "--wait-all-nodes=1"],
+                "constraint": "[rack1*2&rack2*4]",
+            }
+        )
+    )
+    assert read_profile(path).constraint == "[rack1*2&rack2*4]"
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    for name in ("x" * 300, f"./{'x' * 300}.yaml", "a\0b"):
+        with pytest.raises(InputError, match="The profile"):
+            find_profile(name)
 
 
 def test_an_install_brings_template_and_profiles() -> None:
