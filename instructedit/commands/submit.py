@@ -4,9 +4,11 @@ Knows the order of the work and what is told. What becomes a job, `instructedit.
 """
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from instructedit.cli import switched_on, underscored
@@ -22,6 +24,8 @@ from instructedit.scheduling.values import check_value
 
 SEVERAL = ("--array", "--sweep", "--after", "--option")
 """Flags that may be given more than once."""
+
+NUMBERS = ("--nodes", "--gpus_per_node", "--cpus_per_task", "--max_requeues", "--at_once")
 
 SHOWN_POINTS = 6
 
@@ -66,6 +70,7 @@ def submit(argv: Sequence[str]) -> None:
     )
     parser.add_function_arguments(_submit, skip={"words"}, as_group=False)
     flags = _gathered(switched_on(_submit, underscored(own)))
+    _check_numbers(flags)
     alone = _alone(flags)
     if words is None and alone:
         raise InputError(f"{alone!r} stands before --. Write: instructedit submit [flags] -- fit --config FILE.")
@@ -117,8 +122,11 @@ def _submit(
         dry_run: show scripts and configurations; write and submit nothing.
         no_preflight: leave out the look at base, data, memory and disk before submission.
     """
+    if at_once is not None and at_once < 1:
+        raise InputError(f"--at-once is {at_once}. Give 1 or more.")
     asked = Asked(nodes, gpus_per_node, cpus_per_task, mem, time, partition, account, qos, max_requeues, tuple(option))
     numbers = [check_value("job", number, "--after") for text in after for number in text.split(",")]
+    folder = _folder()
     site = read_profile(find_profile(profile))
     if resume is not None:
         if words or array or sweep:
@@ -127,8 +135,8 @@ def _submit(
         return
     if not words:
         raise InputError("There is no command. Write: instructedit submit [flags] -- fit --config FILE.")
-    if at_once is not None and at_once < 1:
-        raise InputError(f"--at-once is {at_once}. Give 1 or more.")
+    if at_once is not None and not (array or sweep):
+        raise InputError("--at-once is for the runs of a group: give it with --array or --sweep, or leave it out.")
     if not dry_run:
         _need_slurm()
     steps, notes = make_steps(words, asked, site, [*sweep, *array])
@@ -138,13 +146,20 @@ def _submit(
     if not no_preflight:
         notes += _preflight(steps, site)
     notes += _overriding()
-    jobs = make_jobs(steps, site, Path.cwd(), at_once)
+    jobs = make_jobs(steps, site, folder, at_once)
     for note in notes:
         print(note, file=sys.stderr)
     if dry_run:
         _show(jobs, numbers)
     else:
         _tell(hand_in(jobs, numbers))
+
+
+def _folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise InputError("The folder you are in was removed. Change into one that exists, and submit there.") from error
 
 
 def _overriding() -> list[str]:
@@ -180,6 +195,15 @@ def _gathered(flags: Sequence[str]) -> list[str]:
         else:
             others.append(name + equals + value)
     return [*others, *(f"{name}={dumps(values)}" for name, values in found.items())]
+
+
+def _check_numbers(flags: Sequence[str]) -> None:
+    """Refuse what is no whole number; the parser would tell more than a line about it."""
+    for argument, after in zip_longest(flags, flags[1:], fillvalue=""):
+        name, equals, value = argument.partition("=")
+        text = value if equals else after
+        if name in NUMBERS and not re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
+            raise InputError(f"{name.replace('_', '-')} is {text!r}. Give a whole number.")
 
 
 def _need_slurm() -> None:

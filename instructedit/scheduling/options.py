@@ -1,4 +1,4 @@
-"""Further options of sbatch and srun, as flags and profiles give them: plain ones, and none that the script sets itself."""
+"""Further options of sbatch and srun, as flags and profiles give them: plain ones, and none that the script sets."""
 
 from collections.abc import Sequence
 

@@ -17,6 +17,7 @@ from instructedit.scheduling.profile import Profile
 from instructedit.scheduling.resources import Asked, Resources, for_one_process, for_training, with_resources
 from instructedit.scheduling.schema import Schema, read_schema
 from instructedit.scheduling.settings import Settings, from_run, get, merge, put
+from instructedit.scheduling.values import check_length
 
 THEN = "--then"
 HERE = ("submit", "status", "compare")
@@ -171,6 +172,8 @@ def _command(segment: Sequence[str], made: Sequence[Path]) -> _Command:
     if schema is None:
         return _Command(words, tuple(argv), None, None)
     run = from_run(argv)
+    if run is not None:
+        check_length(str(run), "--from_run")
     later = run is not None and not (run / "config.yaml").is_file() and run.resolve() in [p.resolve() for p in made]
     return _Command(words, tuple(argv), schema, None if later else merge(schema, argv))
 
@@ -185,7 +188,8 @@ def _path_of(command: _Command) -> Path:
     if command.settings is None and run is not None:
         return run
     config = get(command.config, "run", {})
-    path = RunConfig(name=config.get("name", ""), folder=config.get("folder", "runs")).path
+    name, folder = config.get("name", ""), config.get("folder", "runs")
+    path = RunConfig(check_length(name, "run.name"), check_length(folder, "run.folder")).path
     return run if run is not None and run.resolve() == path.resolve() else path
 
 
@@ -202,7 +206,7 @@ def _writes(command: _Command) -> list[Path]:
 
 def _results(command: _Command) -> Path:
     name = get(command.config, "name", "evaluation")
-    return Path(get(command.config, "out") or f"evaluations/{name}")
+    return Path(check_length(get(command.config, "out") or f"evaluations/{name}", "out, or name, of evaluate"))
 
 
 def _home(command: _Command) -> Path:
@@ -228,8 +232,9 @@ def _tasks(
         if point is not None:
             values = [f"--{key}={value}" for key, value in point.values.items()]
             settings, path = merge(command.schema, [*command.argv, *values]), group / point.name
-            own = {"folder": str(group), "name": point.name, "wandb_group": group.name}
-            settings.config["run"] = settings.config.get("run", {}) | own
+            before = settings.config.get("run", {})
+            own = {"folder": str(group), "name": point.name, "wandb_group": before.get("wandb_group") or group.name}
+            settings.config["run"] = before | own
         with_resources(settings.config, resources)
         if profile.offline and get(settings.config, "run.wandb") == "online":
             put(settings.config, "run.wandb", "offline")

@@ -50,6 +50,11 @@ def make_points(asked: Sequence[str], schema: Schema) -> list[Point]:
             raise InputError(f"{text!r} is no list of values. Write KEY=A,B,C or KEY=0..4.")
         if key in FIXED:
             raise InputError(f"{key} is the same for all points of a group: choose another setting than {text!r}.")
+        if key in schema.sections:
+            inside = next(name for name in schema.settings if name.startswith(f"{key}."))
+            raise InputError(
+                f"{key} in {text!r} holds settings and is none itself. Name one of them, such as {inside}."
+            )
         if key not in schema.settings:
             raise schema.unknown(key, repr(text))
         if key in axes or len(set(values)) < len(values):

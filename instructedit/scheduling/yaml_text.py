@@ -10,6 +10,9 @@ from jsonargparse import get_loader
 from instructedit.errors import InputError
 from instructedit.scheduling.values import control_characters
 
+SHOWN = 200
+"""Characters of a text that a message repeats."""
+
 
 def as_yaml(content: Mapping[str, Any]) -> str:
     """Settings as a file that the parser reads back as they are."""
@@ -26,7 +29,7 @@ def parsed(text: str) -> Any:
         return text
     try:
         return get_loader("yaml")(text)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 
@@ -38,19 +41,33 @@ def inline_or_file(text: str) -> Any:
     """
     path = Path(text)
     try:
-        if not path.is_file():
+        if not _is_file(path):
             content = parsed(text)
             if isinstance(content, Mapping):
                 return content
-            raise InputError(f"No configuration at {text!r}: there is no such file.")
+            raise InputError(f"No configuration at {_short(text)!r}: there is no such file.")
         content = get_loader("yaml")(path.read_text(encoding="utf-8"))
+        told = str(content)[:60]  # as deep as what is done with it later
+    except RecursionError as error:
+        raise InputError(f"The configuration {text} cannot be read: its brackets are too deep. Correct it.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"The configuration {text} cannot be read: {error}") from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{text} holds no settings: {str(content)[:60]!r}. Give a YAML file of settings.")
+        raise InputError(f"{text} holds no settings: {told!r}. Give a YAML file of settings.")
     return content
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than a name can be, or with a null character: YAML itself
+        return False
 
 
 class _Dumper(yaml.SafeDumper):

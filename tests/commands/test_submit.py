@@ -128,6 +128,32 @@ def test_a_group(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is a group of runs" in capsys.readouterr().err
 
 
+def test_a_group_of_another_name_at_wandb(slurm: Path) -> None:
+    words = ("fit", "--config", "a.yaml", "--run.wandb_group", "mine")
+    assert submit("--array", "seed=0", words=words) == 0
+    assert config("runs/demo/seed-0/slurm/fit.yaml")["run"]["wandb_group"] == "mine"
+
+
+def test_a_long_configuration_may_stand_in_the_line(slurm: Path) -> None:
+    tags = ", ".join(f"tag-{number}" for number in range(100))
+    assert submit(words=("fit", "--config", "a.yaml", "--config", f"{{run: {{wandb_tags: [{tags}]}}}}")) == 0
+    assert len(config("runs/demo/slurm/fit.yaml")["run"]["wandb_tags"]) == 100  # type: ignore[arg-type]
+
+
+def test_a_folder_that_was_removed(slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        assert submit(words=("fit", "--run.name", "x")) == 2
+        assert "The folder you are in was removed" in capsys.readouterr().err
+        assert submit("--resume", "x", words=()) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    finally:
+        os.chdir(tmp_path)
+
+
 def test_a_larger_array_leaves_out_what_is_done(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert submit("--array", "seed=0..1") == 0
     (slurm / "state").write_text("FAILED")
@@ -271,6 +297,22 @@ def test_compute_nodes_without_internet(slurm: Path, capsys: pytest.CaptureFixtu
         (("--array", "run.name=a,b"), ("fit", "--config", "a.yaml"), "the same for all points"),
         (("--after", "1;2"), ("fit", "--config", "a.yaml"), "--after is '1;2'"),
         (("--option=--output=x",), ("fit", "--config", "a.yaml"), "sets itself"),
+        (("--option=--out=x",), ("fit", "--config", "a.yaml"), "short for --output"),
+        (("--option=-J",), ("fit", "--config", "a.yaml"), "--name or --name=value"),
+        (("--option=--export=ALL,HF_TOKEN=x",), ("fit", "--config", "a.yaml"), "gives HF_TOKEN a value"),
+        (("--nodes", "1e9"), ("fit", "--config", "a.yaml"), "--nodes is '1e9'. Give a whole number.\n"),
+        (("--gpus-per-node=2x",), ("fit", "--config", "a.yaml"), "--gpus-per-node is '2x'. Give a whole number.\n"),
+        ((), ("fit", "--config", "a.yaml", "--trainer.num_nodes", "-1"), "trainer.num_nodes is -1"),
+        (("--at-once", "2"), ("fit", "--config", "a.yaml"), "--at-once is for the runs of a group"),
+        (("--at-once", "0", "--array", "seed=1"), ("fit", "--config", "a.yaml"), "--at-once is 0"),
+        (("--sweep", "model.editor={rank: 3}"), ("fit", "--config", "a.yaml"), "such as model.editor."),
+        (("--profile", "x" * 300), ("fit", "--config", "a.yaml"), "a name of 300 bytes"),
+        ((), ("fit", "--config", "a.yaml", "--run.name", "x" * 300), "run.name has a name of 300 bytes"),
+        ((), ("fit", "--config", '{run: {name: "a\\0b"}}'), "a null character"),
+        ((), ("validate", "--from_run", "x" * 300), "a name of 300 bytes"),
+        ((), ("evaluate", "--base", "x", "--name", "x" * 300), "a name of 300 bytes"),
+        ((), ("fit", "--config", "[" * 5000), "No configuration at"),
+        ((), ("fit", "--config", "deep.yaml"), "brackets are too deep"),
         (("--partition", "a b"), ("fit", "--config", "a.yaml"), "--partition is 'a b'"),
         (("--resume", "runs/demo"), ("fit",), "neither a command nor points"),
         (("--resume", "nowhere"), (), "No run at 'nowhere'"),
@@ -283,9 +325,10 @@ def test_compute_nodes_without_internet(slurm: Path, capsys: pytest.CaptureFixtu
 def test_refusals(
     slurm: Path, flags: tuple[str, ...], words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("deep.yaml").write_text("[" * 5000 + "]" * 5000)
     assert submit(*flags, words=words) == 2
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert told in error and error.count("\n") == 1 and len(error) < 600
     assert not calls(slurm) and not Path("runs").exists()
 
 
