@@ -140,10 +140,11 @@ def run(argv: Sequence[str]) -> None:
     elif COMMANDS[name].saves or MAX_REQUEUES not in os.environ:
         _run_command(name, COMMANDS[name], rest)
     else:
-        from instructedit.scheduling.requeue import ends_on_signals
+        from instructedit.scheduling.requeue import ended_well, ends_on_signals
 
         with ends_on_signals():
             _run_command(name, COMMANDS[name], rest)
+        ended_well()
 
 
 def resolve(target: str) -> Any:

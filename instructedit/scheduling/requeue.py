@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
-from instructedit.scheduling import MAX_REQUEUES, slurm
+from instructedit.scheduling import ENDED, MAX_REQUEUES, slurm
 
 STATUS = 3
 """Exit status of a command that was stopped before its end and is not started again by itself."""
@@ -92,6 +93,16 @@ def requeue(job: CurrentJob) -> Ending:
         return Ending(False, f"job {job.id} could not be requeued: {error}", f"could not be requeued: {error}")
     times = f"requeue {job.restarts + 1} of {job.max_requeues}"
     return Ending(True, f"job {job.id} goes on by itself ({times})", times)
+
+
+def ended_well() -> None:
+    """Leave the file that the job script has named for a command that has done all it should."""
+    named = os.environ.get(ENDED)
+    if named:
+        try:
+            Path(named).touch()
+        except OSError as error:
+            print(f"warning: cannot write {named}: {error.strerror}", file=sys.stderr)
 
 
 class _Told(BaseException):

@@ -60,6 +60,8 @@ def render(script: Script, job: Resources, profile: Profile) -> str:
         array=f"0-{len(script.points) - 1}" + (f"%{script.at_once}" if script.at_once else ""),
         points=script.points,
         folder=str(script.folder),
+        logs=str(script.logs),
+        ended=script.command != "fit",
         launcher=_launcher(script, job, profile),
         srun_options=_srun_options(script, profile),
         python=profile.python or ("python" if profile.container else sys.executable),

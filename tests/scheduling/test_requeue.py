@@ -3,10 +3,12 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from instructedit.scheduling import MAX_REQUEUES, slurm
+from instructedit.cli import COMMANDS, Command, run
+from instructedit.scheduling import ENDED, MAX_REQUEUES, slurm
 from instructedit.scheduling.requeue import STATUS, CurrentJob, current_job, ends_on_signals, requeue, used_up
 from instructedit.scheduling.slurm import SchedulerError
 
@@ -93,3 +95,19 @@ def test_a_command_that_loses_nothing_ends_at_once(
     assert end.value.code == status and asked == (["9"] if status == 0 else [])
     assert "stopped by SIGUSR1; job 9" in capsys.readouterr().out
     assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_command_that_ends_well_leaves_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(ENDED, str(tmp_path / "9.ended"))
+    monkeypatch.setitem(COMMANDS, "prepare", Command("builtins:int", "", takes="argv"))
+    with pytest.raises(TypeError):  # of a list
+        run(["prepare"])
+    assert not (tmp_path / "9.ended").exists()
+    monkeypatch.setitem(COMMANDS, "prepare", Command("builtins:len", "", takes="argv"))
+    run(["prepare"])
+    assert (tmp_path / "9.ended").exists()
+    monkeypatch.setenv(ENDED, str(tmp_path / "nowhere" / "9.ended"))
+    run(["prepare"])
+    assert "warning: cannot write" in capsys.readouterr().err

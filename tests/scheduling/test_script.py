@@ -164,11 +164,37 @@ def test_the_rules_of_a_job() -> None:
     ]
     assert {f"#SBATCH {option}" for option in wanted} <= set(lines)
     assert not re.search(r"#SBATCH --(ntasks|gpus|array|partition)=", text)
-    assert "\nexec srun --kill-on-bad-exit=1 --cpus-per-task=8 " in text
+    assert "\nexec srun --kill-on-bad-exit=1 --export=ALL --cpus-per-task=8 " in text
     # sbatch stops reading at the first line that is no comment.
     first = next(place for place, line in enumerate(lines) if line and not line.startswith("#"))
     assert not [line for line in lines[first:] if line.startswith("#SBATCH")]
     assert subprocess.run(["bash", "-n"], input=text.encode()).returncode == 0
+
+
+def test_what_the_ranks_start_with(programs: Path, tmp_path: Path) -> None:
+    # Whatever sbatch was told to export, srun hands on what the script has set.
+    found = run(render(replace(PLAIN, folder=tmp_path), Resources(), Profile(python="py")), programs, tmp_path)
+    assert "--export=ALL" in found
+    # The shell before Python ignores the signals that Python handles later.
+    start = found.index("sh")
+    assert found[start + 4 :] == ["py", "-m", "instructedit", "fit", "--config=/c.yaml"]
+    shell = [*found[start : start + 4], "bash", "-c", "kill -USR1 $$; kill -TERM $$; echo on"]
+    assert subprocess.run(shell, capture_output=True, text=True).stdout == "on\n"
+
+
+def test_the_file_of_a_command_that_ends_well(programs: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "it's a folder"
+    logs.mkdir()
+    (logs / "7.ended").touch()
+    (programs / "srun").write_text(RECORDER.replace("$VALUE", "$INSTRUCTEDIT_ENDED"))
+    try:
+        script = replace(PLAIN, command="evaluate", folder=tmp_path, logs=logs)
+        assert run(render(script, Resources(), Profile()), programs, tmp_path)[3] == str(logs / "7.ended")
+        assert not (logs / "7.ended").exists()
+        # A training tells it in its run directory.
+        assert run(render(replace(script, command="fit"), Resources(), Profile()), programs, tmp_path)[3] == ""
+    finally:
+        (programs / "srun").write_text(RECORDER)
 
 
 def test_the_log_of_a_folder_that_needs_quotes() -> None:

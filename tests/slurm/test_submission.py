@@ -166,4 +166,31 @@ def test_the_profile_reaches_the_job(instructedit: Instructedit, cluster: Cluste
     assert (scratch / job.id).is_dir()
 
 
+def test_the_scripts_variables_reach_the_ranks_whatever_sbatch_exports(
+    instructedit: Instructedit, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In Python's place: what a rank was started with.
+    recorder = tmp_path / "recorder"
+    recorder.write_text('#!/bin/bash\nenv > "$(dirname "$0")/rank-$SLURM_PROCID"\n')
+    recorder.chmod(0o755)
+    profile = tmp_path / "site.yaml"
+    content = {"python": str(recorder), "offline": True, "environment": {"OWN": "x y"}}
+    profile.write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("OF_THE_SHELL", "1")
+    flags = ("--profile", profile, *SMALL, "--nodes", "2", "--option=--export=NONE")
+    for number, more in enumerate((("--option=--comment=x",), ())):
+        if number:
+            monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+            flags = flags[:-1]
+        instructedit("submit", *flags, *more, "--max-requeues", number, *FIT)
+        run = tmp_path / "runs" / "x"
+        job = read_jobs(run)[-1]
+        assert cluster.ended(job.id, 60, run / job.log).state == "COMPLETED", (run / job.log).read_text()
+        for rank in (0, 1):
+            found = (tmp_path / f"rank-{rank}").read_text().splitlines()
+            wanted = {f"INSTRUCTEDIT_MAX_REQUEUES={number}", "MASTER_ADDR=node1", "HF_HUB_OFFLINE=1", "OWN=x y"}
+            assert wanted <= set(found) and "OF_THE_SHELL=1" not in found
+            (tmp_path / f"rank-{rank}").unlink()
+
+
 FIT = ("--", "fit", "--run.name=x", "--model.base=./y", "--data.tasks=[a]")
