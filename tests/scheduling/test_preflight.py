@@ -154,6 +154,21 @@ def test_a_method_without_its_editor(setup: Setup, tmp_path: Path) -> None:
     assert "Did you mean 'mend'?" in setup.only().message
 
 
+def test_an_editor_of_a_group_is_one_of_its_runs(setup: Setup, tmp_path: Path) -> None:
+    setup.evaluation()
+    group = tmp_path / "runs" / "demo"
+    setup.settings["made"] = [group / "seed-0", group / "seed-1"]
+    for place in (group / "editor", group):
+        setup.config["methods"] = [{"method": "mend", "editor": str(place)}]
+        found = setup.only()
+        assert found.level == "error" and f"No editor at {place}" in found.message
+    setup.config["methods"] = [{"method": "mend", "editor": str(group / "editor")}]
+    told = f"{group} is a group, and its runs have the editors: name one, such as {group / 'seed-0' / 'editor'}."
+    assert told in setup.only().message
+    setup.config["methods"] = [{"method": "mend", "editor": str(group / "seed-1" / "editor")}]
+    assert setup.found() == []
+
+
 def test_a_test_needs_a_trained_run(setup: Setup) -> None:
     setup.command = "test"
     assert "has no checkpoint yet. Train it first" in setup.only().message
@@ -215,6 +230,17 @@ def test_a_package_that_is_not_installed(
     monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None if name == package else real(name))
     found = setup.only()
     assert found.level == "error" and "pip install 'instructedit[" in found.message and package in found.message
+
+
+def test_packages_of_another_python_are_not_seen(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.set("trainer.strategy", "zero_2")
+    setup.set("run.wandb", "offline")
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
+    assert len(setup.found()) == 3
+    setup.settings["elsewhere"] = True
+    assert setup.found() == []
+    setup.set("model.base", "smollm2-135m")
+    assert setup.found() == []
 
 
 def test_gpus_asked_of_a_torch_for_cpus(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -128,6 +129,32 @@ def test_what_is_in_the_cache_is_not_asked_for(hub: HTTPServer, tmp_path: Path) 
     cached(tmp_path, "config.json", "tokenizer.json", "model.safetensors")
     assert found() == [] and found(offline=True) == []
     assert len(hub.log) == 0
+
+
+def test_the_cache_is_that_of_the_jobs_environment(
+    hub: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "INSTRUCTEDIT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    cached(tmp_path, "config.json", "tokenizer.json", "model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "other"))
+
+    def looked(base: str = NAME, **environment: str) -> list[str]:
+        config = {"model": {"base": base}, "trainer": {"max_steps": 1}}
+        settings: dict[str, Any] = {"offline": True, "gpu_memory_gib": None, "ranks": 1, "environment": environment}
+        findings = preflight("fit", config, None, **settings)
+        return [finding.message for finding in findings if "base" in finding.message.lower()]
+
+    assert "not in the Hub's cache" in looked()[0]
+    assert not looked(HF_HOME=str(tmp_path)) and not looked(HF_HUB_CACHE=str(tmp_path / "hub"))
+    assert "not in the Hub's cache" in looked(HF_HOME=str(tmp_path), HF_HUB_CACHE=str(tmp_path / "nowhere"))[0]
+    # The alias is unpacked into our own cache, for which nothing more is needed where it is there.
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("instructedit.base.smollm2._find_gguf", lambda: (tmp_path / "a.gguf", "0"))
+    (tmp_path / f"{ALIAS}-0-1").mkdir()
+    monkeypatch.setenv("INSTRUCTEDIT_CACHE", str(tmp_path / "login"))
+    assert "needs the package" in looked(ALIAS)[0]
+    assert not looked(ALIAS, INSTRUCTEDIT_CACHE=str(tmp_path))
 
 
 def test_a_name_that_is_none(hub: HTTPServer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from instructedit.scheduling.preflight import Finding
+from instructedit.scheduling.preflight import Finding, Room
 from tests.scheduling.preflight_setup import LLAMA, Setup, setup
 
 __all__ = ["setup"]
@@ -25,6 +25,28 @@ def test_too_little_disk(setup: Setup) -> None:
     assert setup.found() == []
     setup.set("checkpoint.keep", 3)
     assert "will need 13.9 GiB" in setup.only().message
+
+
+def test_runs_of_a_group_share_the_disk(setup: Setup, tmp_path: Path) -> None:
+    setup.settings["room"] = Room("echo 30; echo asked >> asked")
+    for name in ("a", "b"):
+        setup.run = tmp_path / "runs" / name
+        assert setup.found() == []
+    setup.run = tmp_path / "runs" / "c"
+    found = setup.only().message
+    assert "will need 11.3 GiB on disk" in found and "the runs submitted with it 22.5 GiB" in found
+    assert (tmp_path / "asked").read_text() == "asked\n", "once for all"
+
+
+def test_a_dry_look_writes_and_starts_nothing(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.settings["room"] = Room("touch asked; echo 1", dry=True)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", None)
+    found = setup.only()
+    assert found.level == "warning" and "free_space_command was not asked" in found.message
+    assert not (tmp_path / "asked").exists()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    setup.settings["room"] = Room(dry=True)
+    assert "cannot be written" in setup.only().message
 
 
 def test_a_run_that_goes_on_replaces_what_it_has(setup: Setup) -> None:

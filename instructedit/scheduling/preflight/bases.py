@@ -25,10 +25,11 @@ def check_base(work: Work) -> Iterator[Finding]:
     if not name:
         yield Finding("error", f"{_key(work)} is not set. Give a Hub id, a folder, or {smollm2.ALIAS}.")
     elif name == smollm2.ALIAS:
-        smollm2.find_converted()
+        if not work.elsewhere:  # another Python's packages are not seen from here
+            smollm2.find_converted()
     elif is_path(name) and not Path(name).expanduser().is_dir():
         raise no_folder(name)
-    elif (folder := base_folder(name)) is not None:
+    elif (folder := base_folder(work)) is not None:
         found = list(faults(name, folder))
         if not found or Path(name).expanduser().is_dir():
             yield from (Finding("error", fault) for fault in found)
@@ -47,8 +48,9 @@ def _key(work: Work) -> str:
     return "model.base" if work.kind == "training" else "base"
 
 
-def base_folder(name: str) -> Path | None:
-    """Where a base's files lie on this machine already; None where they do not. Some may be missing."""
+def base_folder(work: Work) -> Path | None:
+    """Where the base's files lie on this machine already; None where they do not. Some may be missing."""
+    name = base_name(work)
     if name == smollm2.ALIAS:
         try:
             folder = smollm2.find_converted()
@@ -64,7 +66,7 @@ def base_folder(name: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(name, CONFIG)
+        found = try_to_load_from_cache(name, CONFIG, cache_dir=work.hub_cache())
     except HFValidationError as error:
         raise unknown("base", name, [smollm2.ALIAS], "Give a Hub id, a local folder or the alias.") from error
     return Path(found).parent if isinstance(found, str) else None
@@ -77,7 +79,7 @@ def base_config(work: Work) -> Mapping[str, Any] | None:
         return None
     if name == smollm2.ALIAS:
         return SMOLLM2
-    folder = base_folder(name)
+    folder = base_folder(work)
     if folder is None:
         return None if work.offline or is_path(name) else _ask_hub(name).config
     try:

@@ -123,21 +123,25 @@ def _editors(work: Work) -> Iterator[Finding]:
             yield Finding(
                 "error", f"Method {kind!r} needs a trained editor: set editor to a folder that `instructedit fit` made."
             )
-        elif kind in TRAINED and not work.is_made(editor):
-            yield from _editor(kind, Path(str(editor)))
+        elif kind in TRAINED and not work.is_written(str(editor)):
+            yield from _editor(work, kind, Path(str(editor)))
 
 
-def _editor(kind: str, folder: Path) -> Iterator[Finding]:
+def _editor(work: Work, kind: str, folder: Path) -> Iterator[Finding]:
     """Look at an editor's card; what its weights are, the evaluation sees."""
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         method = card["method"]
     except OSError:
-        yield Finding(
-            "error",
-            f"No editor at {folder} for method {kind!r}. Name a folder that `instructedit fit` made, or train it "
-            f"first; `instructedit submit -- fit ... --then evaluate ...` does both.",
-        )
+        point = next((made for made in work.made if made.resolve().parent == folder.resolve().parent), None)
+        if point is not None:
+            way = f"{folder.parent} is a group, and its runs have the editors: name one, such as {point / folder.name}."
+        else:
+            way = (
+                "Name a folder that `instructedit fit` made, or train it first; `instructedit submit -- fit ... --then "
+                "evaluate ...` does both."
+            )
+        yield Finding("error", f"No editor at {folder} for method {kind!r}. {way}")
         return
     except (ValueError, KeyError, TypeError):
         yield Finding("error", f"{folder / 'card.json'} is no editor's card. Export the editor again.")
@@ -168,10 +172,9 @@ def _download(work: Work) -> Iterator[Finding]:
     if not read or not (source == "hub" or source.startswith("hub:")):
         return
     repository = source.removeprefix("hub").removeprefix(":") or DEFAULT_REPOSITORY
-    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    cached = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="dataset") / "snapshots"
+    cached = work.hub_cache() / repo_folder_name(repo_id=repository, repo_type="dataset") / "snapshots"
     if not cached.is_dir():
         yield Finding(
             "error",

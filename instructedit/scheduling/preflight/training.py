@@ -70,6 +70,12 @@ def check_launch(work: Work) -> Iterator[Finding]:
                 f"{work.get('trainer.num_nodes')} nodes ask for {wanted}. Leave both to submit's --nodes and "
                 f"--gpus-per-node.",
             )
+    if not work.elsewhere:
+        yield from _packages(work)
+
+
+def _packages(work: Work) -> Iterator[Finding]:
+    """Look for what has to be installed where the job's Python is this one."""
     strategy = str(work.get("trainer.strategy"))
     if strategy.startswith("zero_") and importlib.util.find_spec("deepspeed") is None:
         told = f"trainer.strategy {strategy} needs the package deepspeed. Run `pip install 'instructedit[deepspeed]'`."
@@ -88,7 +94,7 @@ def check_launch(work: Work) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"trainer.accelerator is {work.get('trainer.accelerator')}, but torch {version} here is a build for "
-                f"CPUs. Install one for CUDA, unless the job has a container or environment of its own.",
+                f"CPUs. Install one for CUDA, unless modules or setup lines of the profile bring another.",
             )
 
 
@@ -154,7 +160,7 @@ def check_wandb(work: Work) -> Iterator[Finding]:
     mode = work.get("run.wandb") if work.command == "fit" else "disabled"
     if mode == "disabled":
         return
-    if importlib.util.find_spec("wandb") is None:
+    if not work.elsewhere and importlib.util.find_spec("wandb") is None:
         told = f"run.wandb is {mode}, which needs the package wandb. Run `pip install 'instructedit[wandb]'`."
         yield Finding("error", told)
     elif mode == "online" and work.offline:

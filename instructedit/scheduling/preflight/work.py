@@ -1,11 +1,13 @@
 """What the preflight's checks look at: the command, its settings with their defaults, and where it will run."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from instructedit.instructions.pools import DEFAULT_POOLS
+from instructedit.scheduling.preflight.room import Room
 
 TRAINING: dict[str, Any] = {
     "seed_everything": 0,
@@ -89,8 +91,10 @@ class Work:
     offline: bool
     gpu_memory_gib: float | None
     ranks: int
-    free_space_command: str | None = None
     made: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: bool = False
+    room: Room = field(default_factory=Room)
 
     @property
     def kind(self) -> Literal["training", "evaluation", "preparation", "other"]:
@@ -114,6 +118,22 @@ class Work:
         parts = value.split(",") if isinstance(value, str) else value
         return [str(part).strip() for part in parts if str(part).strip()]
 
+    def hub_cache(self) -> Path:
+        """The Hub's cache as the job will find it: its package reads the environment only once, before we could."""
+        from huggingface_hub import constants
+
+        given = self.environment
+        for name, inside in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
+            if given.get(name):
+                return Path(given[name]).expanduser() / inside
+            if os.environ.get(name):
+                break  # the shell's own wins over what follows, and is in the package's word
+        else:
+            for name, inside in (("XDG_CACHE_HOME", "huggingface/hub"), ("HOME", ".cache/huggingface/hub")):
+                if given.get(name):
+                    return Path(given[name]) / inside
+        return Path(constants.HF_HUB_CACHE)
+
     def is_made(self, path: Path | str | None) -> bool:
         """Whether an earlier job of the chain will have written a path, or something inside or around it."""
         if path is None:
@@ -121,3 +141,8 @@ class Work:
         asked = Path(path).resolve()
         made = [other.resolve() for other in self.made]
         return any(asked == other or asked in other.parents or other in asked.parents for other in made)
+
+    def is_written(self, path: Path | str) -> bool:
+        """Whether an earlier job of the chain will have written just this path, or the folder it is in."""
+        asked = Path(path).resolve()
+        return any(asked == other or other in asked.parents for other in (made.resolve() for made in self.made))
