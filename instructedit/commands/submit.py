@@ -18,8 +18,8 @@ from instructedit.scheduling.places import check_place, without_done
 from instructedit.scheduling.plan import Step, make_steps
 from instructedit.scheduling.profile import Profile, find_profile, read_profile, user_folder
 from instructedit.scheduling.resources import Asked
-from instructedit.scheduling.resume import chains_again
-from instructedit.scheduling.submission import Job, Submitted, dependency, hand_in, make_jobs
+from instructedit.scheduling.resume import steps_again
+from instructedit.scheduling.submission import Job, Submitted, cancel_all, dependency, hand_in, make_jobs
 from instructedit.scheduling.values import check_value
 
 SEVERAL = ("--array", "--sweep", "--after", "--option")
@@ -74,7 +74,12 @@ def submit(argv: Sequence[str]) -> None:
     alone = _alone(flags)
     if words is None and alone:
         raise InputError(f"{alone!r} stands before --. Write: instructedit submit [flags] -- fit --config FILE.")
-    _submit(words=words, **parser.parse_args(flags).as_dict())
+    try:
+        _submit(words=words, **parser.parse_args(flags).as_dict())
+    except OSError as error:
+        # A folder nobody may look into, a disk that is gone.
+        where = f"{error.filename}: " if error.filename else ""
+        raise InputError(f"Cannot submit: {where}{error.strerror or error}.") from error
 
 
 def _submit(
@@ -131,7 +136,7 @@ def _submit(
     if resume is not None:
         if words or array or sweep:
             raise InputError("--resume RUN submits what the run was submitted with: give neither a command nor points.")
-        _resume(resume, asked, site if profile else None, numbers, dry_run)
+        _resume(resume, asked, site if profile else None, numbers, at_once, dry_run, no_preflight)
         return
     if not words:
         raise InputError("There is no command. Write: instructedit submit [flags] -- fit --config FILE.")
@@ -139,14 +144,14 @@ def _submit(
         raise InputError("--at-once is for the runs of a group: give it with --array or --sweep, or leave it out.")
     if not dry_run:
         _need_slurm()
-    steps, notes = make_steps(words, asked, site, [*sweep, *array])
+    steps, notes = make_steps(words, asked, site, folder, [*sweep, *array], at_once)
     for step in steps:
         check_place(step)
     steps = [without_done(step, notes) for step in steps]
     if not no_preflight:
-        notes += _preflight(steps, site)
+        notes += _look(steps, dry_run)
     notes += _overriding()
-    jobs = make_jobs(steps, site, folder, at_once)
+    jobs = make_jobs(steps)
     for note in notes:
         print(note, file=sys.stderr)
     if dry_run:
@@ -214,57 +219,41 @@ def _need_slurm() -> None:
         )
 
 
-def _preflight(steps: Sequence[Step], profile: Profile) -> list[str]:
-    """Look at what each command needs; return the warnings.
+def _look(steps: Sequence[Step], dry: bool) -> list[str]:
+    from instructedit.scheduling.preflight.steps import look
 
-    Raises:
-        InputError: something will fail.
-    """
-    from instructedit.scheduling.preflight import preflight
-
-    warnings: list[str] = []
-    for step in steps:
-        for task in step.tasks:
-            if task.settings is None:
-                continue
-            findings = preflight(
-                step.command,
-                task.settings.known,
-                task.run or step.home,
-                offline=profile.offline,
-                gpu_memory_gib=profile.gpu_memory_gib if step.resources.gpus_per_node else None,
-                ranks=step.resources.nodes * step.resources.tasks_per_node,
-                free_space_command=profile.free_space_command,
-                made=step.made,
-            )
-            errors = [finding.message for finding in findings if finding.level == "error"]
-            if errors:
-                more = f" (and {len(errors) - 1} more: {' '.join(errors[1:])})" if len(errors) > 1 else ""
-                where = f"{task.run.name}: " if step.group and task.run else ""
-                raise InputError(f"{where}{errors[0]}{more} (--no-preflight submits in spite of it.)")
-            warnings += [f"warning: {finding.message}" for finding in findings]
-    return list(dict.fromkeys(warnings))  # the points of a group have most in common
+    return look(steps, dry)
 
 
-def _resume(name: str, asked: Asked, profile: Profile | None, after: Sequence[str], dry_run: bool) -> None:
+def _resume(
+    name: str,
+    asked: Asked,
+    profile: Profile | None,
+    after: Sequence[str],
+    at_once: int | None,
+    dry_run: bool,
+    no_preflight: bool,
+) -> None:
     if not dry_run:
         _need_slurm()
-    chains, left = chains_again(name, asked, profile)
-    for line in left:
-        print(line, file=sys.stderr)
-    for chain in chains:
-        if dry_run:
-            _show(chain.jobs, after)
-            continue
-        submitted = hand_in(chain.jobs, after)
-        for job in chain.waiting:
-            slurm.cancel(job)
-        _tell(submitted)
+    again = steps_again(name, asked, profile, at_once)
+    notes = [*again.notes, *([] if no_preflight else _look(again.steps, dry_run)), *_overriding()]
+    jobs = make_jobs(again.steps)
+    for note in dict.fromkeys(notes):
+        print(note, file=sys.stderr)
+    if dry_run:
+        _show(jobs, after)
+        return
+    _tell(hand_in(jobs, after))
+    # Only now: whatever SLURM says to this, the new jobs are told.
+    for line in cancel_all(again.waiting):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _show(jobs: Sequence[Job], after: Sequence[str]) -> None:
     waits = list(after)
     for job in jobs:
+        waits += job.after
         print(f"==> {job.path}")
         print(job.script)
         for path, text in job.files.items():

@@ -5,14 +5,15 @@ Decides and refuses; writes nothing and asks no scheduler.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from instructedit.cli import COMMANDS
 from instructedit.errors import InputError, unknown
 from instructedit.runs.directory import RunConfig
-from instructedit.scheduling.points import make_points
+from instructedit.scheduling.again import Link
+from instructedit.scheduling.points import Point, make_points
 from instructedit.scheduling.profile import Profile
 from instructedit.scheduling.resources import Asked, Resources, for_one_process, for_training, with_resources
 from instructedit.scheduling.schema import Schema, read_schema
@@ -52,8 +53,14 @@ class Step:
         home: the folder whose slurm/ holds script and logs.
         stem: the name of its files there.
         resources: what it asks for.
+        profile: the site's.
+        folder: where it is, or was, submitted, absolute; relative paths in its settings are seen from there.
         group: whether the tasks are an array.
         made: what earlier steps will have written.
+        writes: where it writes what later ones may read.
+        chain: all steps it was submitted with.
+        at_once: of an array, how many tasks may run at the same time.
+        after: jobs in the queue that must end well before it, beside that of the step before.
     """
 
     command: str
@@ -63,18 +70,25 @@ class Step:
     home: Path
     stem: str
     resources: Resources
+    profile: Profile
+    folder: Path
     group: bool = False
-    made: tuple[Path, ...] = field(default=())
+    made: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+    chain: tuple[Link, ...] = ()
+    at_once: int | None = None
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Command:
-    """One command of the line, with its settings where they can be merged now."""
+    """One command of the line, with its settings where they can be merged now, and its points where it is a group's."""
 
     words: tuple[str, ...]
     argv: tuple[str, ...]
     schema: Schema | None
     settings: Settings | None
+    points: tuple[Point, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,7 +100,12 @@ class _Command:
 
 
 def make_steps(
-    words: Sequence[str], asked: Asked, profile: Profile, points: Sequence[str] = ()
+    words: Sequence[str],
+    asked: Asked,
+    profile: Profile,
+    folder: Path,
+    points: Sequence[str] = (),
+    at_once: int | None = None,
 ) -> tuple[list[Step], list[str]]:
     """Plan the jobs of a command line.
 
@@ -94,7 +113,9 @@ def make_steps(
         words: what stands behind ``--``: commands with their arguments, separated by ``--then``.
         asked: the flags of `submit`.
         profile: the site's.
+        folder: where it is submitted, absolute.
         points: the values of --array and --sweep, for the first fit.
+        at_once: how many of these may run at the same time.
 
     Returns:
         The steps in their order, and notes on what was changed, one line each.
@@ -104,9 +125,10 @@ def make_steps(
     """
     asked.check()
     made: list[Path] = []
-    commands = []
+    commands: list[_Command] = []
     for segment in _segments(words):
-        commands.append(_command(segment, made))
+        first = not any(command.name == "fit" for command in commands)
+        commands.append(_command(segment, made, points if first else ()))
         made += _writes(commands[-1])
     fits = [command for command in commands if command.name == "fit"]
     if points and not fits:
@@ -122,7 +144,6 @@ def make_steps(
     notes: list[str] = []
     before: list[Path] = []
     for command in commands:
-        own = points if fits and command is fits[0] else ()
         fit = command.name == "fit"
         where = _path_of(command) if fit else home
         taken = [step.stem for step in steps if step.home == where]
@@ -135,13 +156,26 @@ def make_steps(
             if fit
             else for_one_process(command.words, command.config, asked, profile)
         )
-        tasks = _tasks(command, own, resources, profile, notes)
-        name = stem if not number else f"{stem}-{number + 1}"
         steps.append(
-            Step(command.name, command.words, command.argv, tasks, where, name, resources, bool(own), tuple(before))
+            Step(
+                command=command.name,
+                words=command.words,
+                argv=command.argv,
+                tasks=_tasks(command, resources, profile, notes),
+                home=where,
+                stem=stem if not number else f"{stem}-{number + 1}",
+                resources=resources,
+                profile=profile,
+                folder=folder,
+                group=bool(command.points),
+                made=tuple(before),
+                writes=tuple(_writes(command)),
+                at_once=at_once if command.points else None,
+            )
         )
         before += _writes(command)
-    return steps, list(dict.fromkeys(notes))
+    chain = tuple(Link(str(step.home), step.stem, step.group) for step in steps)
+    return [replace(step, chain=chain) for step in steps], list(dict.fromkeys(notes))
 
 
 def _segments(words: Sequence[str]) -> list[list[str]]:
@@ -159,7 +193,7 @@ def _segments(words: Sequence[str]) -> list[list[str]]:
 _USAGE = "Write: instructedit submit [flags] -- fit --config FILE [--then evaluate --config FILE]."
 
 
-def _command(segment: Sequence[str], made: Sequence[Path]) -> _Command:
+def _command(segment: Sequence[str], made: Sequence[Path], points: Sequence[str]) -> _Command:
     name, *argv = segment
     if name in HERE or name not in COMMANDS:
         known = [command for command in COMMANDS if command not in HERE]
@@ -175,7 +209,8 @@ def _command(segment: Sequence[str], made: Sequence[Path]) -> _Command:
     if run is not None:
         check_length(str(run), "--from_run")
     later = run is not None and not (run / "config.yaml").is_file() and run.resolve() in [p.resolve() for p in made]
-    return _Command(words, tuple(argv), schema, None if later else merge(schema, argv))
+    given = tuple(make_points(points, schema)) if points and name == "fit" else ()
+    return _Command(words, tuple(argv), schema, None if later else merge(schema, argv), given)
 
 
 def _path_of(command: _Command) -> Path:
@@ -196,7 +231,8 @@ def _path_of(command: _Command) -> Path:
 def _writes(command: _Command) -> list[Path]:
     """Where a command writes what later ones may read."""
     if command.name == "fit":
-        return [_path_of(command)]
+        run = _path_of(command)
+        return [run / point.name for point in command.points] or [run]
     if command.name == "prepare" and len(command.words) == 1:
         return [Path(get(command.config, "out", "data/prepared"))]
     if command.name == "evaluate":
@@ -217,9 +253,7 @@ def _home(command: _Command) -> Path:
     )
 
 
-def _tasks(
-    command: _Command, asked: Sequence[str], resources: Resources, profile: Profile, notes: list[str]
-) -> tuple[Task, ...]:
+def _tasks(command: _Command, resources: Resources, profile: Profile, notes: list[str]) -> tuple[Task, ...]:
     if command.settings is None or command.schema is None:
         return (Task(_path_of(command) if command.name in ("validate", "test") else None),)
     if command.name != "fit":
@@ -227,7 +261,7 @@ def _tasks(
         return (Task(run, command.settings),)
     group = _path_of(command)
     tasks = []
-    for point in make_points(asked, command.schema) if asked else [None]:
+    for point in command.points or (None,):
         settings, path = command.settings, group
         if point is not None:
             values = [f"--{key}={value}" for key, value in point.values.items()]
@@ -235,11 +269,23 @@ def _tasks(
             before = settings.config.get("run", {})
             own = {"folder": str(group), "name": point.name, "wandb_group": before.get("wandb_group") or group.name}
             settings.config["run"] = before | own
-        with_resources(settings.config, resources)
-        if profile.offline and get(settings.config, "run.wandb") == "online":
-            put(settings.config, "run.wandb", "offline")
-            notes.append("Compute nodes are offline (profile): run.wandb is offline; `wandb sync` sends it later.")
+        fit_in(settings.config, resources, profile, notes)
         tasks.append(Task(path, settings))
     if len({task.settings.flags for task in tasks if task.settings}) > 1:
         raise InputError("A sweep cannot go over one argument of an object. Sweep over whole values, or submit each.")
     return tuple(tasks)
+
+
+def fit_in(config: dict[str, Any], resources: Resources, profile: Profile, notes: list[str]) -> None:
+    """Set what a training's settings have from its job and the site.
+
+    Args:
+        config: changed in place.
+        resources: what its job asks for.
+        profile: the site's.
+        notes: grows by a line for what was changed and may surprise.
+    """
+    with_resources(config, resources)
+    if profile.offline and get(config, "run.wandb") == "online":
+        put(config, "run.wandb", "offline")
+        notes.append("Compute nodes are offline (profile): run.wandb is offline; `wandb sync` sends it later.")

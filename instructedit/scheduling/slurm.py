@@ -45,6 +45,17 @@ class SlurmJob:
     exit_code: str
     fields: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def over(self) -> bool:
+        """Whether it will not run (any more)."""
+        return self.state in _OVER
+
+
+_OVER = (
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE"),
+    *("OUT_OF_MEMORY", "REVOKED"),
+)
+
 
 def installed() -> bool:
     """Whether this machine can talk to a SLURM controller."""

@@ -3,8 +3,7 @@
 Knows files and SLURM's answers. What the steps are, `instructedit.scheduling.plan` has decided.
 """
 
-import dataclasses
-import json
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,32 +15,11 @@ from instructedit.runs.directory import RunDirectory, write_whole
 from instructedit.runs.jobs import FILE as JOBS
 from instructedit.runs.jobs import FOLDER, JobRecord, add_job
 from instructedit.scheduling import slurm
+from instructedit.scheduling.again import Again, again_text
 from instructedit.scheduling.plan import Step
-from instructedit.scheduling.profile import Profile, as_content
 from instructedit.scheduling.resources import Resources
 from instructedit.scheduling.script import Script, render
 from instructedit.scheduling.yaml_text import as_yaml
-
-
-@dataclass(frozen=True)
-class Again:
-    """What is kept of a task, for `submit --resume`.
-
-    Args:
-        command: the program's command.
-        arguments: all of the program's arguments, the command first.
-        folder: where it was submitted.
-        resources: what its job asked for.
-        profile: the site's, as it was.
-        then: the names of the steps behind it.
-    """
-
-    command: str
-    arguments: tuple[str, ...]
-    folder: str
-    resources: Resources
-    profile: Profile
-    then: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +35,7 @@ class Job:
         files: further files: configurations and what --resume needs.
         runs: the run directories it trains, in the order of the array's tasks; empty for other commands.
         group: whether it is an array.
+        after: jobs in the queue it waits for, beside the one handed in before it.
     """
 
     command: str
@@ -67,6 +46,7 @@ class Job:
     files: Mapping[Path, str]
     runs: tuple[Path, ...] = ()
     group: bool = False
+    after: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -86,49 +66,62 @@ class Submitted:
     id: str
 
 
-def make_jobs(steps: Sequence[Step], profile: Profile, folder: Path, at_once: int | None = None) -> list[Job]:
+def make_jobs(steps: Sequence[Step]) -> list[Job]:
     """Render scripts and configurations; writes nothing.
 
     Args:
         steps: in their order.
-        profile: the site's.
-        folder: the submission folder, absolute.
-        at_once: how many tasks of an array may run at the same time.
 
     Raises:
         InputError: a path or an argument cannot stand in a script.
     """
-    jobs = []
-    for place, step in enumerate(steps):
-        behind = tuple(later.stem for later in steps[place + 1 :] if later.home == step.home)
-        files: dict[Path, str] = {}
-        configs: list[str] = []
-        flags: tuple[str, ...] = ()
-        arguments: tuple[str, ...] = (*step.words, *step.argv)
-        for task in step.tasks:
-            own = task.run if step.command == "fit" and task.run else step.home
-            if task.settings is not None:
-                config = own / FOLDER / f"{step.stem}.yaml"
-                files[config] = as_yaml(task.settings.config)
-                configs.append(str(config.absolute()))
-                flags = task.settings.flags
-                arguments = (*step.words, f"--config={configs[-1]}", *flags)
-            again = Again(step.command, arguments, str(folder), step.resources, profile, () if step.group else behind)
-            files[own / FOLDER / f"{step.stem}.json"] = again_text(again)
-        script = Script(
-            command=step.command,
-            name=step.home.name if step.command == "fit" else f"{step.home.name}-{step.stem}",
-            folder=folder,
-            logs=(step.home / FOLDER).absolute(),
-            arguments=step.words if step.group else arguments,
-            flags=flags,
-            points=tuple(configs) if step.group else (),
-            at_once=at_once,
+    return [_make_job(step) for step in steps]
+
+
+def _make_job(step: Step) -> Job:
+    files: dict[Path, str] = {}
+    configs: list[str] = []
+    flags: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = (*step.words, *step.argv)
+
+    def keep(home: Path, given: tuple[str, ...], frozen: bool) -> None:
+        again = Again(
+            words=step.words,
+            arguments=given,
+            frozen=frozen,
+            folder=str(step.folder),
+            resources=step.resources,
+            profile=step.profile,
+            chain=step.chain,
+            writes=tuple(map(str, step.writes)),
+            at_once=step.at_once,
         )
-        runs = tuple(task.run for task in step.tasks if task.run) if step.command == "fit" else ()
-        text = render(script, step.resources, profile)
-        jobs.append(Job(step.command, step.home, step.stem, text, step.resources, files, runs, step.group))
-    return jobs
+        files[home / FOLDER / f"{step.stem}.json"] = again_text(again)
+
+    for task in step.tasks:
+        own = task.run if step.command == "fit" and task.run else step.home
+        if task.settings is not None:
+            config = own / FOLDER / f"{step.stem}.yaml"
+            files[config] = as_yaml(task.settings.config)
+            configs.append(str(config.absolute()))
+            flags = task.settings.flags
+            arguments = (*step.words, f"--config={configs[-1]}", *flags)
+        keep(own, arguments, task.settings is not None)
+    if step.group:
+        keep(step.home, step.words, False)
+    script = Script(
+        command=step.command,
+        name=step.home.name if step.command == "fit" else f"{step.home.name}-{step.stem}",
+        folder=step.folder,
+        logs=(step.home / FOLDER).absolute(),
+        arguments=step.words if step.group else arguments,
+        flags=flags,
+        points=tuple(configs) if step.group else (),
+        at_once=step.at_once,
+    )
+    runs = tuple(task.run for task in step.tasks if task.run) if step.command == "fit" else ()
+    text = render(script, step.resources, step.profile)
+    return Job(step.command, step.home, step.stem, text, step.resources, files, runs, step.group, step.after)
 
 
 def hand_in(jobs: Sequence[Job], after: Sequence[str] = ()) -> list[Submitted]:
@@ -152,29 +145,36 @@ def hand_in(jobs: Sequence[Job], after: Sequence[str] = ()) -> list[Submitted]:
             for path, text in {**job.files, job.path: job.script}.items():
                 files.write(path, text)
         for job in jobs:
+            waits += job.after
             submitted.append(Submitted(job, slurm.submit(job.path, dependency(waits))))
             _note(submitted[-1], waits, files)
             waits = [submitted[-1].id]
     except BaseException as error:
-        for one in submitted:
-            with suppress(slurm.SchedulerError):
-                slurm.cancel(one.id)
+        left = cancel_all([one.id for one in submitted])
         files.undo()
-        if isinstance(error, OSError):
-            raise InputError(f"Cannot write {error.filename}: {error.strerror}.") from error
+        told = f"Cannot write {error.filename}: {error.strerror}." if isinstance(error, OSError) else str(error)
+        if isinstance(error, OSError | InputError):
+            raise InputError(" ".join([told, *left])) from error
+        for line in left:
+            print(f"warning: {line}", file=sys.stderr)
         raise
     return submitted
+
+
+def cancel_all(ids: Sequence[str]) -> list[str]:
+    """End jobs; return a line for each that could not be ended, and may be in the queue still."""
+    left = []
+    for one in ids:
+        try:
+            slurm.cancel(one)
+        except slurm.SchedulerError as error:
+            left.append(f"Job {one} could not be cancelled ({error}): run `scancel {one}`.")
+    return left
 
 
 def dependency(waits: Sequence[str]) -> list[str]:
     """The arguments of sbatch for a job behind others; one whose turn can never come is cancelled."""
     return [f"--dependency=afterok:{':'.join(waits)}", "--kill-on-invalid-dep=yes"] if waits else []
-
-
-def again_text(again: Again) -> str:
-    """The file of what is kept of a task."""
-    content = dataclasses.asdict(again) | {"profile": as_content(again.profile)}
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _note(submitted: Submitted, waits: Sequence[str], files: "_Files") -> None:

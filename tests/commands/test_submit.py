@@ -8,68 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from instructedit.runs.jobs import read_jobs
 from instructedit.runs.progress import Progress, write_progress
 from instructedit.scheduling.preflight import Finding
+from tests.commands.submit_setup import base, calls, config, prepared, slurm, submit
 from tests.lightning_modules.conftest import run
 
+__all__ = ["slurm"]
+
 ROOT = Path(__file__).parents[2]
-
-SBATCH = """#!/bin/bash
-printf '%s\\n' "$*" >> "$FAKE_SLURM/calls"
-count=$(wc -l < "$FAKE_SLURM/calls")
-[ "$count" = "$(cat "$FAKE_SLURM/refused" 2>/dev/null)" ] && { echo "sbatch: error: invalid partition" >&2; exit 1; }
-echo $((100 + count))
-"""
-SCONTROL = """#!/bin/bash
-echo "JobId=${@: -1} JobState=$(cat "$FAKE_SLURM/state") Reason=None Restarts=0 NodeList=n1 ExitCode=0:0"
-"""
-SCANCEL = """#!/bin/bash
-echo "$1" >> "$FAKE_SLURM/cancelled"
-"""
-
-EXPERIMENT = {
-    "run": {"name": "demo"},
-    "model": {"base": "somewhere/base"},
-    "data": {"tasks": ["recent"]},
-    "trainer": {"max_steps": 6, "accelerator": "cpu"},
-}
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to submit in; what the recorders note lies in the folder that is returned."""
-    folder, bin = tmp_path / "slurm-calls", tmp_path / "bin"
-    folder.mkdir()
-    bin.mkdir()
-    for name, text in (("sbatch", SBATCH), ("scontrol", SCONTROL), ("scancel", SCANCEL)):
-        (bin / name).write_text(text)
-        (bin / name).chmod(0o755)
-    (folder / "state").write_text("RUNNING")
-    place = tmp_path / "place"
-    place.mkdir()
-    (place / "a.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("FAKE_SLURM", str(folder))
-    monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
-    for name in ("INSTRUCTEDIT_DEBUG", "INSTRUCTEDIT_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return folder
-
-
-def submit(*argv: object, words: tuple[object, ...] = ("fit", "--config", "a.yaml")) -> int:
-    return run("submit", "--no-preflight", *argv, *(("--", *words) if words else ()))
-
-
-def calls(slurm: Path) -> list[str]:
-    return (slurm / "calls").read_text().splitlines() if (slurm / "calls").exists() else []
-
-
-def config(path: str) -> dict[str, dict[str, object]]:
-    return dict(yaml.safe_load(Path(path).read_text()))
 
 
 def test_a_training(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,57 +168,6 @@ def test_a_refused_job_leaves_an_earlier_one_as_it_was(slurm: Path) -> None:
     assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == before
 
 
-def test_resume(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chain = ("fit", "--config", "a.yaml", "--then", "evaluate", "--base", "x")
-    assert submit("--time", "20", words=chain) == 0
-    assert submit("--resume", "runs/demo", words=()) == 2
-    assert "job 101" in capsys.readouterr().err
-    (slurm / "state").write_text("FAILED")
-    Path("a.yaml").write_text("nothing: of this")
-    kept = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
-    assert submit("--resume", "demo", "--dry-run", words=()) == 0
-    assert "afterok:JOB_OF_FIT" in capsys.readouterr().out
-    assert kept == {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
-    before = config("runs/demo/slurm/fit.yaml")
-    assert submit("--resume", "demo", "--time", "40", "--nodes", "2", words=()) == 0
-    jobs = read_jobs(Path("runs/demo"))
-    assert [(job.id, job.command) for job in jobs[2:]] == [("103", "fit"), ("104", "evaluate")]
-    frozen = config("runs/demo/slurm/fit.yaml")
-    assert frozen == before | {"trainer": before["trainer"] | {"num_nodes": 2}}
-    scripts = [Path(f"runs/demo/slurm/{name}.sbatch").read_text() for name in ("fit", "evaluate")]
-    assert "--time=40" in scripts[0] and "--nodes=2" in scripts[0]
-    assert "--time=40" in scripts[1] and "--nodes=1" in scripts[1]
-    write_progress(Path("runs/demo"), Progress("done", 6, 6))
-    assert submit("--resume", "demo", words=()) == 2
-    assert "is done" in capsys.readouterr().err
-
-
-def test_resume_with_another_profile_ends_what_waits_in_vain(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert submit("--time", "20", words=("fit", "--config", "a.yaml", "--then", "evaluate", "--base", "x")) == 0
-    answer = SCONTROL.replace("$(cat", '$([ "${@: -1}" = 102 ] && echo PENDING || cat')
-    (slurm.parent / "bin" / "scontrol").write_text(answer)
-    (slurm / "state").write_text("CANCELLED")
-    Path("site.yaml").write_text("{partition: other, environment: {A: b}, max_requeues: 2}")
-    assert submit("--resume", "demo", "--profile", "site.yaml", words=()) == 0
-    assert (slurm / "cancelled").read_text().split() == ["102"]
-    script = Path("runs/demo/slurm/fit.sbatch").read_text()
-    assert "--partition=other" in script and "export A=b" in script and "MAX_REQUEUES=2" in script
-    assert "--time" not in script
-
-
-def test_resume_of_a_group_takes_what_is_not_done(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert submit("--array", "seed=0..2") == 0
-    (slurm / "state").write_text("FAILED")
-    write_progress(Path("runs/demo/seed-1"), Progress("done", 6, 6))
-    assert submit("--resume", "demo", words=()) == 0
-    assert [[job.id for job in read_jobs(Path(f"runs/demo/seed-{n}"))] for n in range(3)] == [
-        *(["101_0", "102"], ["101_1"], ["101_2", "103"])
-    ]
-    assert "left out: The run runs/demo/seed-1 is done" in capsys.readouterr().err
-    script = Path("runs/demo/seed-2/slurm/fit.sbatch").read_text()
-    assert "--array" not in script and f"--config={Path.cwd()}/runs/demo/seed-2/slurm/fit.yaml" in script
-
-
 def test_compute_nodes_without_internet(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("site.yaml").write_text("{offline: true}")
     assert submit("--profile", "site.yaml", words=("fit", "--config", "a.yaml", "--run.wandb", "online")) == 0
@@ -369,6 +266,65 @@ def test_the_preflight_looks_at_every_point(
     assert capsys.readouterr().err.count("warning: told") == 1
     assert run("submit", "--dry-run", "--sweep", "data.batch=4,3", *words) == 2
     assert "error: batch-3: told" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing_while_it_looks(
+    slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Path("site.yaml").write_text("{free_space_command: touch asked; echo 1000}")
+    prepared("d", "recent")
+    base("b")
+    words = ("--", "fit", "--config", "a.yaml", "--model.base", "./b", "--data.folder", "d")
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", None)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert run("submit", "--dry-run", "--profile", "site.yaml", *words) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert "free_space_command was not asked" in capsys.readouterr().err
+    monkeypatch.undo()
+
+
+def test_the_preflight_knows_the_jobs_environment_and_python(
+    slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    prepared("d", "recent")
+    base("home/hub/models--some--model/snapshots/0")
+    Path("home/hub/models--some--model/refs").mkdir()
+    Path("home/hub/models--some--model/refs/main").write_text("0")
+    words = ("--", "fit", "--config", "a.yaml", "--model.base", "some/model", "--data.folder", "d")
+    Path("site.yaml").write_text("{offline: true}")
+    assert run("submit", "--dry-run", "--profile", "site.yaml", *words) == 2
+    assert "not in the Hub's cache" in capsys.readouterr().err
+    Path("site.yaml").write_text(f"{{offline: true, environment: {{HF_HOME: {Path.cwd() / 'home'}}}}}")
+    assert run("submit", "--dry-run", "--profile", "site.yaml", *words) == 0
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run("submit", "--dry-run", "--profile", "site.yaml", *words) == 2
+    assert "needs the package lightning" in capsys.readouterr().err
+    for other in ("python: /other/python", "container: {image: a.sif}"):
+        Path("site.yaml").write_text(f"{{{other}, environment: {{HF_HOME: {Path.cwd() / 'home'}}}}}")
+        assert run("submit", "--dry-run", "--profile", "site.yaml", *words) == 0
+
+
+def test_what_follows_a_group_names_one_of_its_runs(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared("d", "recent")
+    base("b")
+
+    def submitted(editor: str) -> int:
+        methods = f"[{{method: mend, editor: {editor}}}]"
+        fit = ("fit", "--config", "a.yaml", "--model.base", "./b", "--data.folder", "d", "--model.method", "MEND")
+        evaluate = ("evaluate", "--base", "./b", "--data", "d", "--tasks", "recent", "--methods", methods)
+        return run("submit", "--dry-run", "--array", "seed=0..1", "--", *fit, "--then", *evaluate)
+
+    assert submitted("runs/demo/editor") == 2
+    told = capsys.readouterr().err
+    assert "runs/demo is a group, and its runs have the editors: name one, such as runs/demo/seed-0/editor" in told
+    assert submitted("runs/demo/seed-1/editor") == 0
+    validate = ("--then", "validate", "--from_run", "runs/demo")
+    assert submit("--array", "seed=0..1", words=("fit", "--config", "a.yaml", *validate)) == 2
+    assert "No run at 'runs/demo'" in capsys.readouterr().err
+    validate = ("--then", "validate", "--from_run", "runs/demo/seed-1")
+    assert submit("--array", "seed=0..1", words=("fit", "--config", "a.yaml", *validate)) == 0
 
 
 @pytest.mark.slow
