@@ -122,8 +122,8 @@ def _submit(
         sweep: the same for any setting, as in --sweep model.lr=1e-4,2e-4; repeated, every combination.
         at_once: how many trainings of a group may run at the same time.
         after: the number of a job that must end well first; may be repeated.
-        resume: continue a run that failed or was cancelled (or those of a group), with the same configuration and
-            resources; flags win.
+        resume: continue a run that failed or was cancelled (or those of a group), and the rest of its chain, with the
+            same configuration and resources; flags win.
         dry_run: show scripts and configurations; write and submit nothing.
         no_preflight: leave out the look at base, data, memory and disk before submission.
     """

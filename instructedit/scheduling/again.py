@@ -85,6 +85,8 @@ def read_again(home: Path, stem: str) -> Again | None:
         lists = {name: tuple(content[name]) for name in ("words", "arguments", "writes")}
         chain = tuple(Link(**link) for link in content["chain"])
         profile = make_profile(content["profile"], str(path))
+        if content["frozen"] and not lists["arguments"][len(lists["words"]) :]:
+            raise ValueError("arguments name no configuration")
         return Again(**{**content, **lists, "resources": resources, "profile": profile, "chain": chain})
     except FileNotFoundError:
         return None

@@ -99,10 +99,11 @@ def _own_link(place: Path, again: Again) -> int:
     )
     if number is not None and own == place.resolve():
         return number
-    home = own if again.frozen else again.seen(next(link.home for link in again.chain if link.group))
+    home = own if again.frozen else again.seen(next((link.home for link in again.chain if link.group), "."))
     what = "is a copy of" if home.exists() else "was moved here from"
     if (place / "config.yaml").is_file():
         way = f"Go on with it where it is: instructedit submit [flags] -- fit --from_run {shlex.quote(str(place))}"
+        way += " (in the same W&B run as the other)." if home.exists() else "."
     else:
         way = "Submit it from its configuration, or give it its old place back."
     raise InputError(f"{place} {what} {home}, where its job would train. {way}")
@@ -144,6 +145,7 @@ class _Resume:
                     self._note_cut_off(home, number)
                     break
                 alive += [of.job for of in others.values() if of.job]
+                self._made += others
         if not self.steps and self._single:
             check_free(self.place)
         if not self.steps:

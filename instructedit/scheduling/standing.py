@@ -44,7 +44,10 @@ def of_run(run: Path) -> Standing:
     if state.word not in ALIVE:
         return Standing("over")
     job = state.job.id if state.job else ""
-    return Standing("waits" if state.word == "queued" else "runs", job, state.why.startswith(NEVER))
+    if state.word != "queued":
+        return Standing("runs", job)
+    known = slurm.show_job(job) if job else None
+    return Standing("waits", job, known is not None and known.reason.startswith(NEVER))
 
 
 def of_command(home: Path, stem: str) -> Standing:

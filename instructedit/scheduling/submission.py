@@ -84,7 +84,7 @@ def _make_job(step: Step) -> Job:
     flags: tuple[str, ...] = ()
     arguments: tuple[str, ...] = (*step.words, *step.argv)
 
-    def keep(home: Path, given: tuple[str, ...], frozen: bool) -> None:
+    def keep(home: Path, given: tuple[str, ...], frozen: bool, writes: tuple[Path, ...] = step.writes) -> None:
         again = Again(
             words=step.words,
             arguments=given,
@@ -93,7 +93,7 @@ def _make_job(step: Step) -> Job:
             resources=step.resources,
             profile=step.profile,
             chain=step.chain,
-            writes=tuple(map(str, step.writes)),
+            writes=tuple(map(str, writes)),
             at_once=step.at_once,
         )
         files[home / FOLDER / f"{step.stem}.json"] = again_text(again)
@@ -106,7 +106,7 @@ def _make_job(step: Step) -> Job:
             configs.append(str(config.absolute()))
             flags = task.settings.flags
             arguments = (*step.words, f"--config={configs[-1]}", *flags)
-        keep(own, arguments, task.settings is not None)
+        keep(own, arguments, task.settings is not None, (own,) if step.group else step.writes)
     if step.group:
         keep(step.home, step.words, False)
     script = Script(

@@ -140,6 +140,15 @@ def test_a_run_that_waits_in_vain_is_no_busy_one(slurm: Path) -> None:
     assert (slurm / "cancelled").read_text().split() == ["102", "103"]
 
 
+def test_a_run_that_waits_in_vain_for_a_job_of_elsewhere(slurm: Path) -> None:
+    assert submit("--after", "7", words=FIT) == 0
+    states(slurm, "PENDING", {})
+    assert submit("--resume", "demo", words=()) == 2
+    (slurm / "reason-101").write_text("DependencyNeverSatisfied")
+    assert submit("--resume", "demo", words=()) == 0
+    assert handed_in(slurm, 101) == ["runs/demo fit"] and (slurm / "cancelled").read_text().split() == ["101"]
+
+
 def test_a_chain_of_two_trainings_stays_one(slurm: Path) -> None:
     words = chain((*FIT, "--run.name", "A"), (*FIT, "--run.name", "B"), EVALUATE)
     assert submit(words=words) == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,50 @@ def test_a_chain_ends_with_its_first_failure(instructedit: Instructedit, cluster
     assert cluster.ended(first.id, 60, folder / first.log).state == "FAILED"
     assert cluster.ended(second.id, 60).state == "CANCELLED"
     assert not (folder / second.log).exists()
+
+
+def test_a_chain_whose_training_fails_is_completed_by_resume(
+    instructedit: Instructedit,
+    cluster: Cluster,
+    write_config: Write,
+    prepared: Path,
+    llama_folder: Path,
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "later"
+    changes = {"trainer__max_steps": 2, "validation__every_n_steps": 2, "data__folder": str(data)}
+    config = write_config("chained", **changes)
+    evaluate = ("evaluate", "--base", llama_folder, "--data", data, "--tasks", "recent", "--records", "2")
+    chain = (
+        "fit",
+        "--config",
+        config,
+        "--then",
+        *evaluate,
+        "--methods",
+        "[{method: none}]",
+        "--device",
+        "cpu",
+        "--allow-dirty",
+    )
+    instructedit("submit", *SMALL, "--", *chain)
+    run = tmp_path / "runs" / "chained"
+    first, second = read_jobs(run)
+    assert second.after == (first.id,)
+    assert cluster.ended(first.id, 60, run / first.log).state == "FAILED"
+    assert cluster.ended(second.id, 60).state == "CANCELLED" and not (run / second.log).exists()
+    told = json.loads(instructedit("status", run, "--json"))[0]
+    assert told["state"] == "failed" and "later" in told["error"]
+    told = instructedit("status", run)
+    assert "evaluate" in told and "cancelled" in told
+    shutil.copytree(prepared, data)
+    instructedit("submit", "--resume", run)
+    again, behind = read_jobs(run)[2:]
+    assert (again.command, behind.command, behind.after) == ("fit", "evaluate", (again.id,))
+    for job in (again, behind):
+        assert cluster.ended(job.id, 120, run / job.log).state == "COMPLETED", (run / job.log).read_text()
+    assert (run / "slurm" / f"{behind.id}.ended").exists() and (tmp_path / "evaluations").is_dir()
+    assert "is done" in instructedit("submit", "--resume", run, status=2)
 
 
 def test_a_run_in_the_queue_is_refused_and_a_cancelled_one_goes_on(
