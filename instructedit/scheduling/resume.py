@@ -149,7 +149,8 @@ class _Resume:
         if not self.steps and self._single:
             check_free(self.place)
         if not self.steps:
-            raise InputError(" ".join([f"Nothing of {self.place} can go on.", *self.notes]))
+            told = "; ".join(note.removeprefix("note: left out, ") for note in self.notes)
+            raise InputError(f"Nothing of {self.place} can go on: its runs are left out, {told}.")
         return Continued(tuple(self.steps), tuple(self.waiting), tuple(self.notes))
 
     @property

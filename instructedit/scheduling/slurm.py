@@ -71,7 +71,8 @@ def show_job(job: str) -> SlurmJob | None:
     try:
         answer = _call(["scontrol", "show", "job", "-o", job])
     except SchedulerError as error:
-        if "invalid job id" in str(error).lower():
+        # The second is its answer about a task of an array that it knows as a whole, cancelled before it began.
+        if "invalid job id" in str(error).lower() or f"Job {job} not found" in str(error):
             return None
         raise
     lines = [line for line in answer.splitlines() if line.startswith("JobId=")]

@@ -19,6 +19,7 @@ SCONTROL = """#!/bin/bash
 id=${@: -1}
 for state in "$FAKE_SLURM/state-$id" "$FAKE_SLURM/state-${id%_*}" "$FAKE_SLURM/state"; do [ -e "$state" ] && break; done
 [ "$(cat "$state")" = UNKNOWN ] && { echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }
+[ "$(cat "$state")" = NO_TASK ] && { echo "Job $id not found"; exit 1; }
 reason=$(cat "$FAKE_SLURM/reason-$id" 2>/dev/null || echo None)
 echo "JobId=$id JobState=$(cat "$state") Reason=$reason Restarts=0 NodeList=n1 ExitCode=0:0"
 """

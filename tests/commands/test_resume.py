@@ -194,9 +194,22 @@ def test_a_group_and_what_is_behind_it(slurm: Path, capsys: pytest.CaptureFixtur
     assert handed_in(slurm, 104) == ["runs/G fit", "runs/G evaluate after 105:103_0"]
     assert "#SBATCH --array=0-0%2\n" in Path("runs/G/slurm/fit.sbatch").read_text()
     assert "left out, having a job: seed-1 (103_0)" in capsys.readouterr().err
+    states(slurm, "RUNNING", {})
+    assert submit("--resume", "G", words=()) == 2
+    told = (
+        "Nothing of runs/G can go on: its runs are left out, being done: seed-0; having a job: seed-1 (103_0), seed-2 ("
+    )
+    assert told in capsys.readouterr().err
     for flags in (("G", "--at-once", "0"), ("G/seed-1", "--at-once", "1")):
         assert submit("--resume", *flags, words=()) == 2
         assert "--at-once is" in capsys.readouterr().err
+
+
+def test_a_group_that_was_cancelled_before_all_of_it_began(slurm: Path) -> None:
+    assert submit("--array", "seed=0..2") == 0
+    states(slurm, "NO_TASK", {"101_0": "CANCELLED"})
+    assert submit("--resume", "demo", words=()) == 0
+    assert [read_jobs(Path(f"runs/demo/seed-{n}"))[-1].id for n in range(3)] == ["102_0", "102_1", "102_2"]
 
 
 def test_one_run_of_a_group(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
