@@ -76,6 +76,8 @@ def submit(argv: Sequence[str]) -> None:
         raise InputError(f"{alone!r} stands before --. Write: instructedit submit [flags] -- fit --config FILE.")
     try:
         _submit(words=words, **parser.parse_args(flags).as_dict())
+    except BrokenPipeError:
+        raise
     except OSError as error:
         # A folder nobody may look into, a disk that is gone.
         where = f"{error.filename}: " if error.filename else ""

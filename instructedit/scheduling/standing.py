@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from instructedit.errors import InputError
 from instructedit.runs.jobs import FOLDER, read_jobs
 from instructedit.runs.state import runs_in, state_of
 from instructedit.scheduling import slurm
 from instructedit.scheduling.again import read_again
 from instructedit.scheduling.places import ALIVE
+from instructedit.scheduling.slurm import SlurmJob
 
 NEVER = "DependencyNeverSatisfied"
 """SLURM's reason for a job that waits for one that has failed."""
@@ -36,6 +38,7 @@ def of_run(run: Path) -> Standing:
     """Of a training.
 
     Raises:
+        InputError: its job is just ending.
         SchedulerError: SLURM is installed and does not answer.
     """
     state = state_of(run)
@@ -44,10 +47,8 @@ def of_run(run: Path) -> Standing:
     if state.word not in ALIVE:
         return Standing("over")
     job = state.job.id if state.job else ""
-    if state.word != "queued":
-        return Standing("runs", job)
-    known = slurm.show_job(job) if job else None
-    return Standing("waits", job, known is not None and known.reason.startswith(NEVER))
+    known = slurm.show_job(job) if job and slurm.installed() else None
+    return _in_queue(run, known) if known is not None else Standing("runs", job)
 
 
 def of_command(home: Path, stem: str) -> Standing:
@@ -58,6 +59,7 @@ def of_command(home: Path, stem: str) -> Standing:
         stem: the name of its files.
 
     Raises:
+        InputError: its job is just ending.
         SchedulerError: SLURM is installed and does not answer.
     """
     jobs = [job for job in read_jobs(home) if Path(job.script).stem == stem]
@@ -71,7 +73,14 @@ def of_command(home: Path, stem: str) -> Standing:
         return Standing("over")
     if known.state == "COMPLETED":
         return Standing("done")
-    return Standing("waits" if known.state == "PENDING" else "runs", job, known.reason.startswith(NEVER))
+    return _in_queue(home, known)
+
+
+def _in_queue(home: Path, known: SlurmJob) -> Standing:
+    if known.state == "COMPLETING":
+        raise InputError(f"Job {known.id} of {home} is just ending. Wait a moment until it is seen how, and try again.")
+    waits = known.state == "PENDING" and known.restarts == 0
+    return Standing("waits" if waits else "runs", known.id, known.reason.startswith(NEVER))
 
 
 def points(group: Path) -> list[Path]:

@@ -140,6 +140,14 @@ def test_a_run_that_waits_in_vain_is_no_busy_one(slurm: Path) -> None:
     assert (slurm / "cancelled").read_text().split() == ["102", "103"]
 
 
+def test_a_job_that_is_just_ending(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit(words=chain(PREPARE, (*FIT, "--run.name", "c"))) == 0
+    for job in (101, 102):
+        states(slurm, "CANCELLED", {job: "COMPLETING"})
+        assert submit("--resume", "c", words=()) == 2
+        assert f"Job {job} of runs/c is just ending" in capsys.readouterr().err
+
+
 def test_a_run_that_waits_in_vain_for_a_job_of_elsewhere(slurm: Path) -> None:
     assert submit("--after", "7", words=FIT) == 0
     states(slurm, "PENDING", {})
