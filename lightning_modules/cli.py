@@ -5,7 +5,6 @@ Imports nothing heavy by itself: the signal handlers are in place before torch i
 
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from instructedit import signals
 from instructedit.runs.progress import read_progress, write_progress
 from instructedit.scheduling.requeue import STATUS, current_job, requeue, used_up
+from instructedit.terminal import quoted
 
 if TYPE_CHECKING:
     from instructedit.tasks.prepared import PreparedSplit
@@ -131,7 +131,7 @@ def _stopped(cli: "EditorCLI") -> None:
 
 
 def _by_hand(cli: "EditorCLI") -> str:
-    return f"`instructedit submit --resume {shlex.quote(str(cli.directory.path))}` goes on with it"
+    return f"`instructedit submit --resume {quoted(cli.directory.path)}` goes on with it"
 
 
 def validate(argv: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from instructedit import signals
 from instructedit.errors import InputError
 from instructedit.runs.directory import RunConfig, RunDirectory
+from instructedit.terminal import quoted
 from lightning_modules.callbacks.throughput import FILE as THROUGHPUT
 from lightning_modules.callbacks.throughput import PREFIX
 from lightning_modules.loggers import MetricsCsv
@@ -110,7 +111,7 @@ class WandbRun(Logger):
         self._run = self._safely(lambda: self._start("offline", config, run_id))
         self._sent = earlier
         if self._run is not None:
-            sync = f"instructedit compare --sync {self.directory.path}"
+            sync = f"instructedit compare --sync {quoted(self.directory.path)}"
             print(f"Weights & Biases: offline; `{sync}` uploads the run when it has ended", flush=True)
 
     def _online(self, config: Mapping[str, Any], run_id: str) -> Any:
