@@ -1,36 +1,43 @@
 """What became of a run, from the outside: its progress file, its jobs and their logs, and the scheduler's word.
 
-Knows the run directory and SLURM's states. Nothing is asked of SLURM where it is not installed, or for a run that is done.
+Knows the run directory and SLURM's states. Nothing is asked of SLURM where it is not installed, or for a run that is
+done; of many runs at once it is asked once.
 """
 
 import os
 import platform
-import re
-import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from instructedit.errors import InputError
-from instructedit.runs.jobs import JobRecord, read_jobs
-from instructedit.runs.progress import Progress, read_progress
+from instructedit.runs.endings import ended_why
+from instructedit.runs.jobs import JobRecord
+from instructedit.runs.logs import last_error
+from instructedit.runs.processes import is_alive
+from instructedit.runs.progress import Progress
+from instructedit.runs.told import Told
 from instructedit.scheduling import slurm
-from instructedit.scheduling.slurm import SlurmJob
+from instructedit.scheduling.slurm import SchedulerError, SlurmJob
 
-Word = Literal["new", "queued", "starting", "running", "requeued", "stopped", "cancelled", "failed", "lost", "done"]
-"""``lost``: it said it was running, and nothing of it can be seen any more."""
+Word = Literal[
+    "new", "queued", "starting", "running", "requeued", "stopped", "cancelled", "failed", "lost", "done", "unknown"
+]
+"""``lost``: it said it was running, or was submitted, and nothing of it can be seen any more; ``unknown``: nobody who
+knows can be asked."""
 
 OVER: tuple[Word, ...] = ("stopped", "cancelled", "failed", "lost", "done", "new")
 
 STALE_SECONDS = 300.0
 """Without a sign of life for so long, and for ten times its seconds a step, a run nobody can ask about counts as lost."""
 
-LOG_BYTES = 64 * 1024
-
 _PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _ALIVE = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+
+Seen = Mapping[str, SlurmJob]
+"""The jobs the scheduler knows, by id."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class RunState:
         nodes: where it runs, as the scheduler writes it; else the machine's name.
         error: the last error in the job's log; empty for none.
         others: further jobs of the run, such as an evaluation behind it, and their states.
+        silent: of a running one, seconds since it was heard of where that is longer than it should be; else 0.
+        notes: what cannot be read of it.
     """
 
     path: Path
@@ -58,6 +67,8 @@ class RunState:
     nodes: str = ""
     error: str = ""
     others: tuple[tuple[JobRecord, str], ...] = ()
+    silent: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -109,33 +120,61 @@ def state_of(run: Path) -> RunState:
     Raises:
         SchedulerError: SLURM is installed and does not answer.
     """
-    progress, jobs = read_progress(run), read_jobs(run)
-    trainings = [job for job in jobs if job.command == "fit"]
-    job = trainings[-1] if trainings else None
-    seen: dict[str, SlurmJob | None] = {}
+    told = Told.of(run)
+    return _judged(told, slurm.show_jobs(told.asked_for) if slurm.installed() else None)
+
+
+def states_of(runs: Sequence[Path]) -> tuple[list[RunState], str]:
+    """Find out what runs are doing, asking SLURM once for all of them.
+
+    Returns:
+        Their states, and why SLURM does not answer; empty where it does, or is not installed. Then the states are
+        what the run directories tell.
+    """
+    told = [Told.of(run) for run in runs]
+    seen, silence = None, ""
     if slurm.installed():
-        latest = [] if job is None or (progress and progress.state == "done") else [job]
-        for asked in [*latest, *(other for other in jobs if other.command != "fit")]:
-            seen[asked.id] = slurm.show_job(asked.id)
-    known = seen.get(job.id) if job else None
+        try:
+            seen = slurm.show_jobs([job for each in told for job in each.asked_for])
+        except SchedulerError as error:
+            silence = str(error)
+    return [_judged(each, seen) for each in told], silence
+
+
+def _judged(told: Told, seen: Seen | None) -> RunState:
+    """The state of a run.
+
+    Args:
+        told: what its directory tells.
+        seen: the jobs the scheduler knows; None where it could not be asked.
+    """
+    progress, job = told.progress, told.job
+    known = seen.get(job.id) if job and seen is not None else None
+    waits = known is not None and known.state in (*_PENDING, *_ALIVE)
+    if told.by_hand and not waits:
+        job, known = None, None
+    mine = told.mine if job else progress
     if progress and progress.state == "done":
         word, why = _done()
     elif job and known:
-        word, why = _scheduled(known, progress, job)
+        word, why = _scheduled(known, mine, job)
+    elif job:
+        word, why = _forgotten(mine, job) if seen is not None else _not_asked(mine, job)
     else:
-        word, why = _alone(run, progress, job)
-    error = last_error(run / job.log) if job and word in ("failed", "stopped", "cancelled", "lost") else ""
-    others = tuple((other, _in_words(seen.get(other.id))) for other in jobs if other.command != "fit")
+        word, why = _alone(told)
+    error = last_error(told.run / job.log) if job and word in ("failed", "stopped", "cancelled", "lost") else ""
     return RunState(
-        path=run,
+        path=told.run,
         word=word,
         why=why,
         progress=progress,
-        job=job,
-        requeues=max(known.restarts if known else 0, progress.restarts if progress else 0),
-        nodes=(known.nodes if known else "") or (progress.nodes or progress.host if progress else ""),
+        job=told.job,
+        requeues=max(known.restarts if known else 0, mine.restarts if mine else 0),
+        nodes=(known.nodes if known else "") or (mine.nodes or mine.host if mine else ""),
         error=error,
-        others=others,
+        others=tuple((other, _in_words(other, seen)) for other in told.others),
+        silent=_silence(mine) if mine and word == "running" else 0.0,
+        notes=told.notes,
     )
 
 
@@ -143,9 +182,8 @@ def _done() -> tuple[Word, str]:
     return "done", ""
 
 
-def _scheduled(known: SlurmJob, progress: Progress | None, job: JobRecord) -> tuple[Word, str]:
+def _scheduled(known: SlurmJob, mine: Progress | None, job: JobRecord) -> tuple[Word, str]:
     """The state of a run whose job the controller knows."""
-    mine = progress if progress and progress.job == job.id else None
     if known.state in _PENDING:
         again = known.restarts > 0 or (mine is not None and mine.state == "requeued")
         return ("requeued" if again else "queued"), known.reason
@@ -160,94 +198,58 @@ def _scheduled(known: SlurmJob, progress: Progress | None, job: JobRecord) -> tu
     return ("cancelled" if known.state == "CANCELLED" else "failed"), why
 
 
-def _alone(run: Path, progress: Progress | None, job: JobRecord | None) -> tuple[Word, str]:
-    """The state of a run that no scheduler can be asked about."""
-    if progress is None and not job and any((run / "checkpoints").glob("*.ckpt")):
+def _forgotten(mine: Progress | None, job: JobRecord) -> tuple[Word, str]:
+    """The state of a run whose job the controller does not know any more."""
+    gone = f"job {job.id} is not known to the scheduler any more"
+    if mine is None:
+        return "lost", gone
+    if mine.state == "requeued":
+        return "lost", f"{mine.reason}; {gone}"
+    return _by_progress(mine)
+
+
+def _not_asked(mine: Progress | None, job: JobRecord) -> tuple[Word, str]:
+    """The state of a run whose job nobody can be asked about."""
+    if mine is None:
+        return "unknown", f"job {job.id} was submitted, and has told nothing of itself"
+    return _by_progress(mine)
+
+
+def _alone(told: Told) -> tuple[Word, str]:
+    """The state of a run without a job."""
+    if told.progress is not None:
+        return _by_progress(told.progress)
+    if told.notes:
+        return "unknown", ""
+    if any((told.run / "checkpoints").glob("*.ckpt")):
         # Of before the runs told their progress.
-        return ("done", "") if (run / "results" / "test.json").exists() else ("stopped", "its progress is unknown")
-    if progress is None:
-        return ("lost", f"job {job.id} is not known to the scheduler any more") if job else ("new", "never started")
-    if progress.state == "running":
-        silent = time.time() - progress.updated
-        here = progress.host == platform.node()
-        dead = not _is_process(progress.pid) if here else silent > max(STALE_SECONDS, 10 * progress.seconds_per_step)
-        if dead:
-            return "lost", "its process is gone" if here else f"no sign of life for {silent / 60:.0f} minutes"
-        return "running", ""
-    if progress.state == "requeued" and job:
-        return "lost", f"{progress.reason}; job {job.id} is not known to the scheduler any more"
-    return progress.state, progress.reason
+        tested = os.path.isfile(told.run / "results" / "test.json")
+        return ("done", "") if tested else ("stopped", "its progress is unknown")
+    return "new", "never started"
 
 
-def _is_process(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _by_progress(progress: Progress) -> tuple[Word, str]:
+    """The state of a run by what it has told, and by its process where that can be looked for."""
+    if progress.state != "running":
+        return progress.state, progress.reason
+    here = progress.host == platform.node()
+    alive = is_alive(progress.pid, progress.process, progress.updated) if here else "unknown"
+    if alive == "no":
+        return "lost", "its process is gone"
+    if alive == "unknown" and (silent := _silence(progress)):
+        return "lost", f"no sign of life for {silent / 60:.0f} minutes"
+    return "running", ""
 
 
-def ended_why(known: SlurmJob) -> str:
-    """How a job ended, in words: SLURM's state, and what its exit code says.
-
-    >>> ended_why(SlurmJob("7", "FAILED", "RaisedSignal:9(Killed)", 0, "n1", "0:9"))
-    'FAILED, killed by SIGKILL'
-    """
-    status, _, number = known.exit_code.partition(":")
-    parts = [known.state]
-    if number.isdecimal() and int(number):
-        parts.append(f"killed by {_signal_name(int(number))}")
-    elif status.isdecimal() and int(status) > 128:
-        parts.append(f"a process was killed by {_signal_name(int(status) - 128)}")
-    elif status.isdecimal() and int(status):
-        parts.append(f"exit status {status}")
-    if known.state in ("NODE_FAIL", "TIMEOUT", "CANCELLED") and known.reason:
-        parts.append(known.reason)
-    return ", ".join(parts)
+def _silence(progress: Progress) -> float:
+    """Seconds without a sign of life; 0 for no longer than a step or a part of a validation may take."""
+    silent = time.time() - progress.updated
+    return silent if silent > max(STALE_SECONDS, 10 * progress.seconds_per_step) else 0.0
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _in_words(known: SlurmJob | None) -> str:
+def _in_words(job: JobRecord, seen: Seen | None) -> str:
+    known = seen.get(job.id) if seen is not None else None
     if known is None:
         return "unknown"
     waits = f" ({known.reason})" if known.state == "PENDING" and known.reason else ""
     return known.state.lower() + waits
-
-
-_OURS = re.compile(r"^error: (?!rank \d+ ends because)")
-_RAISED = re.compile(r"^([\w.]+(?:Error|Exception|Interrupt|Exit)\b.*)$")
-_KILLED = re.compile(r"^srun: error: .*task\S* .*: (?!Exited|Terminated)|oom.kill|Out Of Memory", re.IGNORECASE)
-_TASK = re.compile(r"^srun: error: .*task\S* .*:", re.IGNORECASE)
-_START = "=== "
-"""How a job script begins the output of each of its starts."""
-
-_ANY = re.compile(r"error|CANCELLED|killed", re.IGNORECASE)
-
-
-def last_error(log: Path) -> str:
-    """The line of a job's log that tells most about why it ended; empty for none.
-
-    What this program says comes first, then an exception's last line, then the launcher's word on a task that was killed
-    and on any other, then anything that speaks of an error. A rank that only reports that another one ended is the last to be believed.
-    """
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    starts = [place for place, line in enumerate(lines) if line.startswith(_START)]
-    lines = lines[starts[-1] :] if starts else lines  # a log goes on when its job is started again
-    for pattern in (_OURS, _RAISED, _KILLED, _TASK, _ANY):
-        found = [line.strip() for line in lines if pattern.search(line)]
-        if found:
-            return found[-1]
-    return ""

@@ -1,5 +1,8 @@
 """What `status` makes of a run directory, of SLURM's answers and of a job's log."""
 
+import dataclasses
+import json
+import math
 import os
 import platform
 from pathlib import Path
@@ -10,7 +13,8 @@ from instructedit.errors import InputError
 from instructedit.runs import state as states
 from instructedit.runs.jobs import JobRecord, add_job, read_jobs
 from instructedit.runs.progress import Progress, read_progress, write_progress
-from instructedit.runs.state import find_runs, last_error, state_of
+from instructedit.runs.logs import last_error
+from instructedit.runs.state import find_runs, state_of, states_of
 from instructedit.scheduling import slurm
 
 LINE = (
@@ -33,7 +37,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, state: str | None, **changes: object
     fields = {"restarts": 0, "reason": "None", "nodes": "n[1-2]", "code": "0:0"} | changes
     line = LINE.format(state=state, **fields)
     monkeypatch.setattr(slurm, "installed", lambda: True)
-    monkeypatch.setattr(slurm, "show_job", lambda job: slurm.parse_job(job, line) if state else None)
+    known = (lambda job: slurm.parse_job(job, line)) if state else (lambda job: None)
+    monkeypatch.setattr(slurm, "show_job", known)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,12 @@ def answer(monkeypatch: pytest.MonkeyPatch, state: str | None, **changes: object
         ({"state": "FAILED", "code": "3:0"}, "stopped", "stopped", "told"),
         ({"state": "CANCELLED"}, "running", "cancelled", "CANCELLED"),
         ({"state": "TIMEOUT", "reason": "TimeLimit"}, "running", "failed", "TIMEOUT, TimeLimit"),
+        (
+            {"state": "OUT_OF_MEMORY", "code": "0:125"},
+            "running",
+            "failed",
+            "OUT_OF_MEMORY, it used more memory than it had asked for with --mem",
+        ),
         ({"state": None}, "requeued", "lost", "told; job 7 is not known to the scheduler any more"),
     ],
 )
@@ -70,6 +81,108 @@ def test_a_progress_of_the_start_before_is_no_sign_of_life(run: Path, monkeypatc
     write_progress(run, Progress("running", 3, 9, job="7", restarts=0))
     answer(monkeypatch, "RUNNING", restarts=1)
     assert state_of(run).word == "starting"
+
+
+NEW = dataclasses.replace(JOB, id="8", log="slurm/8.log")
+
+
+def test_what_the_job_before_a_resume_has_told_is_not_the_new_ones(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_job(run, JOB)
+    add_job(run, NEW)
+    (run / "slurm" / "8.log").write_text("error: no such module\n")
+    write_progress(run, Progress("failed", 3, 9, job="7", restarts=20, nodes="n7", host="n7", reason="the old one's"))
+    answer(monkeypatch, "PENDING", reason="Priority", nodes="(null)")
+    found = state_of(run)
+    assert (found.word, found.why, found.requeues, found.nodes) == ("queued", "Priority", 0, "")
+    assert found.progress is not None and found.progress.step == 3
+    answer(monkeypatch, "RUNNING", nodes="n8")
+    assert (state_of(run).word, state_of(run).requeues, state_of(run).nodes) == ("starting", 0, "n8")
+    answer(monkeypatch, None)  # it died before its first step, long ago
+    found = state_of(run)
+    assert (found.word, found.why) == ("lost", "job 8 is not known to the scheduler any more")
+    assert found.error == "error: no such module" and found.nodes == ""
+
+
+def test_a_start_by_hand_after_a_job_is_what_counts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_job(run, JOB)
+    write_progress(run, Progress("running", 3, 9, host=platform.node(), pid=os.getpid()))
+    for state in ("FAILED", None):
+        answer(monkeypatch, state)
+        assert (state_of(run).word, state_of(run).error) == ("running", "")
+    answer(monkeypatch, "PENDING")
+    assert state_of(run).word == "queued"
+
+
+def test_a_job_nobody_can_be_asked_about(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "installed", lambda: False)
+    add_job(run, JOB)
+    assert (state_of(run).word, state_of(run).over) == ("unknown", False) and "job 7" in state_of(run).why
+    write_progress(run, Progress("requeued", 3, 9, job="7", reason="told"))
+    assert (state_of(run).word, state_of(run).why) == ("requeued", "told")
+
+
+def test_a_running_job_that_is_silent_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_job(run, JOB)
+    write_progress(run, Progress("running", 3, 9, job="7", seconds_per_step=60.0))
+    answer(monkeypatch, "RUNNING")
+    assert state_of(run).silent == 0
+    written = (run / "progress.json").stat().st_mtime
+    monkeypatch.setattr(states.time, "time", lambda: written + 590)
+    assert state_of(run).silent == 0  # ten of its steps
+    monkeypatch.setattr(states.time, "time", lambda: written + 9000)
+    assert state_of(run).word == "running" and 8990 < state_of(run).silent < 9010
+
+
+def test_slurm_is_asked_once_for_many_runs_and_may_be_away(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def show(ids: list[str]) -> dict[str, slurm.SlurmJob]:
+        asked.append(list(ids))
+        return {"7": slurm.parse_job("7", LINE.format(state="RUNNING", restarts=2, reason="None", nodes="n", code="0"))}
+
+    monkeypatch.setattr(slurm, "installed", lambda: True)
+    monkeypatch.setattr(slurm, "show_jobs", show)
+    other = run.parent / "other"
+    other.mkdir()
+    add_job(run, JOB)
+    add_job(other, NEW)
+    found, silence = states_of([run, other])
+    assert asked == [["7", "8"]] and silence == ""
+    assert [(state.word, state.requeues) for state in found] == [("starting", 2), ("lost", 0)]
+
+    def down(ids: list[str]) -> dict[str, slurm.SlurmJob]:
+        raise slurm.SchedulerError("Unable to contact slurm controller")
+
+    monkeypatch.setattr(slurm, "show_jobs", down)
+    write_progress(run, Progress("running", 3, 9, job="7", host="n1"))
+    found, silence = states_of([run, other])
+    assert silence == "Unable to contact slurm controller"
+    assert [state.word for state in found] == ["running", "unknown"]
+    with pytest.raises(slurm.SchedulerError):
+        state_of(run)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_steps", 0), ("max_steps", None), ("step", "a"), ("metrics", [1]), ("metrics", {"a": None}), ("updated", "x")]
+    + [("pid", 10**30), ("state", ["running"]), ("seconds_per_step", math.nan), ("reason", 1), ("step", True)],
+)
+def test_a_damaged_progress_is_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: object
+) -> None:
+    monkeypatch.setattr(slurm, "installed", lambda: False)
+    write_progress(run, Progress("running", 3, 9, host=platform.node(), pid=os.getpid()))
+    content = json.loads((run / "progress.json").read_text())
+    (run / "progress.json").write_text(json.dumps(content | {field: value}))
+    found = state_of(run)
+    assert (found.word, found.progress) == ("unknown", None)
+    assert len(found.notes) == 1 and f"progress.json is damaged: {field} is " in found.notes[0]
+    for torn in ("{", "[]", "[" * 100_000, '{"state": "done"}'):
+        (run / "progress.json").write_text(torn)
+        assert "progress.json is damaged" in state_of(run).notes[0]
+    add_job(run, JOB)
+    answer(monkeypatch, "RUNNING")
+    assert state_of(run).word == "starting" and state_of(run).notes
 
 
 def test_without_a_scheduler_the_process_is_looked_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
