@@ -3,7 +3,6 @@ r"""Texts from outside on a terminal: names and messages without control charact
 Knows characters and a shell's quotes, nothing of what the texts are about.
 """
 
-import os
 import shlex
 import unicodedata
 from pathlib import Path

@@ -13,7 +13,7 @@ HOSTILE = (
     "runs/a b",
     "two  spaces",
     "runs/$(touch pwn); rm -rf ~",
-    "it's \"quoted\" `x` \\ *",
+    'it\'s "quoted" `x` \\ *',
     "-rf",
     "line\nbreak\x1b[31m",
     "café",

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from instructedit.errors import InputError
 from instructedit.runs.progress import Progress
-from instructedit.runs.state import RunState, Word, find_runs, state_of
+from instructedit.runs.state import RunState, find_runs, state_of
+from instructedit.runs.words import Word
 from instructedit.terminal import quoted
 
 STYLES: dict[Word, str] = {
@@ -156,7 +157,9 @@ def _one(state: RunState) -> RenderableType:
     if state.word == "done":
         rows += [("table", str(state.path / "results" / "table.md")), ("editor", str(state.path / "editor"))]
     if state.word in ("failed", "stopped", "cancelled", "lost"):
-        rows.append(("to go on", f"instructedit submit --resume {quoted(state.path)}" if job else "run the same command again"))
+        rows.append(
+            ("to go on", f"instructedit submit --resume {quoted(state.path)}" if job else "run the same command again")
+        )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     for name, value in rows:

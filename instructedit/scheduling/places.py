@@ -79,6 +79,6 @@ def check_free(run: Path) -> None:
         )
     if state.word == "done":
         raise InputError(
-            f"The run {run} is done. Choose another --run.name; `instructedit test --from_run {quoted(run)}` makes its table "
-            f"again."
+            f"The run {run} is done. Choose another --run.name; `instructedit test --from_run {quoted(run)}` makes its "
+            f"table again."
         )

@@ -102,7 +102,9 @@ def read_prepared(folder: Path | str, task: str, split: PreparedSplit) -> list[E
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"No folder of prepared tasks at {folder}. Make it: instructedit prepare --out {quoted(folder)}.")
+        raise InputError(
+            f"No folder of prepared tasks at {folder}. Make it: instructedit prepare --out {quoted(folder)}."
+        )
     if not (folder / task / split / "state.json").is_file():
         exist = sorted(path.parent.parent.name + "/" + path.parent.name for path in folder.glob("[!.]*/*/state.json"))
         raise InputError(

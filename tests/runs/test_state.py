@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from instructedit.errors import InputError
-from instructedit.runs import state as states
+from instructedit.runs import words
 from instructedit.runs.jobs import JobRecord, add_job, read_jobs
 from instructedit.runs.progress import Progress, read_progress, write_progress
 from instructedit.runs.logs import last_error
@@ -127,9 +127,9 @@ def test_a_running_job_that_is_silent_is_told(run: Path, monkeypatch: pytest.Mon
     answer(monkeypatch, "RUNNING")
     assert state_of(run).silent == 0
     written = (run / "progress.json").stat().st_mtime
-    monkeypatch.setattr(states.time, "time", lambda: written + 590)
+    monkeypatch.setattr(words.time, "time", lambda: written + 590)
     assert state_of(run).silent == 0  # ten of its steps
-    monkeypatch.setattr(states.time, "time", lambda: written + 9000)
+    monkeypatch.setattr(words.time, "time", lambda: written + 9000)
     assert state_of(run).word == "running" and 8990 < state_of(run).silent < 9010
 
 
@@ -196,7 +196,7 @@ def test_without_a_scheduler_the_process_is_looked_for(run: Path, monkeypatch: p
     assert (state_of(run).word, state_of(run).why) == ("lost", "its process is gone")
     write_progress(run, Progress("running", 3, 9, host="elsewhere", pid=1))
     assert state_of(run).word == "running"
-    monkeypatch.setattr(states.time, "time", lambda written=(run / "progress.json").stat().st_mtime: written + 3600)
+    monkeypatch.setattr(words.time, "time", lambda written=(run / "progress.json").stat().st_mtime: written + 3600)
     assert state_of(run).word == "lost"
 
 
@@ -235,3 +235,57 @@ def test_names_folders_and_groups_are_found(run: Path, monkeypatch: pytest.Monke
         find_runs(["junk"], run.parent)
     with pytest.raises(InputError, match="no runs in"):
         find_runs([], run.parent / "junk")
+
+
+def test_a_run_with_two_names_comes_once_and_a_long_name_is_none(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run.parent / "link").symlink_to(run)
+    monkeypatch.chdir(run.parent.parent)
+    names = ["runs/demo", str(run), "runs/link", "//" + str(run).lstrip("/"), "demo"]
+    assert find_runs(names, Path("runs")) == [Path("runs/demo")]
+    assert find_runs(["//" + str(run).lstrip("/")], Path("runs")) == [run] and str(run)[:2] != "//"
+    assert find_runs([], Path("//" + str(run.parent).lstrip("/"))) == [run]
+    with pytest.raises(InputError, match="No run at 'xxx"):
+        find_runs(["x" * 300], Path("runs"))
+    with pytest.raises(InputError, match="no runs in 'xxx"):
+        find_runs([], Path("x" * 300))
+
+
+@pytest.fixture
+def locked(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A folder beside the run and one in a group that only their owner may read; root may read all, so it is made up."""
+    closed = [run.parent / "closed", run.parent / "sweep" / "seed-1"]
+    for path in (*closed, run.parent / "sweep" / "seed-0"):
+        path.mkdir(parents=True)
+        (path / "run.json").write_text("{}")
+    access, isfile = os.access, os.path.isfile
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and access(path, mode))
+    monkeypatch.setattr(os.path, "isfile", lambda path: Path(path).parent not in closed and isfile(path))
+    return closed
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_left_out(run: Path, locked: list[Path]) -> None:
+    left: list[str] = []
+    assert find_runs([], run.parent, left) == [run, run.parent / "sweep" / "seed-0"]
+    assert all(f"left out: Cannot read the folder {path}: Perm" in line for line, path in zip(left, locked, strict=True))
+    assert len(left) == 2
+    assert find_runs(["demo", "sweep"], run.parent, left) == [run, run.parent / "sweep" / "seed-0"]
+    with pytest.raises(InputError, match="Cannot read the folder .*closed: Permission denied"):
+        find_runs(["closed"], run.parent, left)
+    with pytest.raises(InputError, match="Cannot read the folder"):
+        find_runs([], run.parent)
+
+
+def test_files_of_a_run_that_cannot_be_read_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, *_args: object, **_more: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(slurm, "installed", lambda: False)
+    add_job(run, JOB)
+    write_progress(run, Progress("done", 9, 9))
+    for name in ("read_text", "open"):
+        monkeypatch.setattr(Path, name, denied)
+    found = state_of(run)
+    assert found.word == "unknown" and found.notes == (
+        "progress.json cannot be read: Permission denied",
+        "slurm/jobs.jsonl cannot be read: Permission denied",
+    )
