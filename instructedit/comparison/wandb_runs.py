@@ -4,7 +4,6 @@ Knows what this program logs there: metrics named as in metrics.csv by optimiser
 the test table's averages as ``test/<row>/<task>/<metric>``. Rows per record and intervals are not there.
 """
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from instructedit.comparison.local import facts_of
-from instructedit.comparison.runs import ComparedRun, Curve, cell_of
+from instructedit.comparison.runs import ComparedRun, Curve, cell_of, is_number
 from instructedit.comparison.settings import texts
 from instructedit.errors import InputError, unknown
 
@@ -173,7 +172,7 @@ def _compared(run: Any, name: str, project: str) -> ComparedRun:
     summary = {str(key): value for key, value in dict(run.summary_metrics or {}).items()}
     rows = _history(run)
     curves = _curves(rows)
-    steps = [row["_step"] for row in rows if _is_number(row.get("_step"))]
+    steps = [row["_step"] for row in rows if is_number(row.get("_step"))]
     notes = []
     if len(rows) >= SAMPLES:
         notes.append(f"{name}: its curves are {SAMPLES} sampled rows of Weights & Biases; validations are whole.")
@@ -189,7 +188,7 @@ def _compared(run: Any, name: str, project: str) -> ComparedRun:
         step=int(max(steps)) if steps else None,
         max_steps=int(limit) if limit.isdecimal() else None,
         edits_per_second=rate.values[-1] if rate else None,
-        device_hours=float(hours) if isinstance(hours, int | float) else None,
+        device_hours=float(hours) if is_number(hours) else None,
         curves=curves,
         cells=dict(filter(None, (cell_of(key, value) for key, value in summary.items()))),
         notes=tuple(notes),
@@ -212,7 +211,7 @@ def _history(run: Any) -> list[dict[str, Any]]:
     if len(rows) >= SAMPLES:
         told = sorted({key for row in rows for key in row if key.startswith("val/")})
         rows += run.history(samples=SAMPLES, pandas=False, keys=told) if told else []
-    return sorted((row for row in rows if _is_number(row.get("_step"))), key=lambda row: row["_step"])
+    return sorted((row for row in rows if is_number(row.get("_step"))), key=lambda row: row["_step"])
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
@@ -220,10 +219,6 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     values: dict[str, dict[int, float]] = {}
     for row in rows:
         for key, value in row.items():
-            if not key.startswith("_") and key != "step" and _is_number(value):
+            if not key.startswith("_") and key != "step" and is_number(value):
                 values.setdefault(key, {})[int(row["_step"])] = float(value)
     return {name: Curve(list(found), list(found.values())) for name, found in values.items()}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

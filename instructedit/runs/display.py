@@ -200,7 +200,7 @@ def _word(state: RunState) -> Text:
     word: str = state.word
     if state.requeues and state.word != "done":
         limit = f" of {state.job.max_requeues}" if state.job else ""
-        word += f" (requeue {state.requeues}{limit})"
+        word += f" ({'' if word == 'requeued' else 'requeue '}{state.requeues}{limit})"
     if state.word == "running" and state.progress and state.progress.phase != "training":
         word += f", {state.progress.phase}"
     if state.silent:
