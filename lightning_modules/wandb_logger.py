@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from instructedit import signals
+from instructedit.comparison.wandb_access import plain, without_password
 from instructedit.errors import InputError
 from instructedit.runs.directory import RunConfig, RunDirectory
 from instructedit.terminal import quoted
@@ -106,7 +107,7 @@ class WandbRun(Logger):
             self._run = self._online(config, run_id)
         if self._run is not None:
             self._sent = self._run.starting_step - 1 if self._run.resumed else 0
-            print(f"Weights & Biases: {self._run.url}", flush=True)
+            print(f"Weights & Biases: {without_password(self._run.url)}", flush=True)
             return
         self._run = self._safely(lambda: self._start("offline", config, run_id))
         self._sent = earlier
@@ -264,4 +265,4 @@ def _release() -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return f"{type(error).__name__}: {plain(error)}"[:200]

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from instructedit.comparison.local import SILENT_SECONDS
-from instructedit.comparison.wandb_runs import require_access
+from instructedit.comparison.wandb_access import require_access
 from instructedit.errors import InputError
 from instructedit.runs.progress import read_progress
 
@@ -50,9 +50,7 @@ def sync_runs(runs: Sequence[Path]) -> None:
     waiting = {run: files for run, files in waiting.items() if run not in mixed}
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if any(waiting.values()):
-        import wandb
-
-        require_access(wandb)
+        require_access()
     for run, files in waiting.items():
         already = len(kept[run]) - len(files)
         if run in going_on:

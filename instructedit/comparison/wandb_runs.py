@@ -4,22 +4,17 @@ Knows what this program logs there: metrics named as in metrics.csv by optimiser
 the test table's averages as ``test/<row>/<task>/<metric>``. Rows per record and intervals are not there.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from http.client import HTTPException
-from ssl import SSLError
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
 from instructedit.comparison.local import facts_of
 from instructedit.comparison.runs import ComparedRun, Curve, cell_of, is_number
 from instructedit.comparison.settings import texts
+from instructedit.comparison.wandb_access import plain, require_access
 from instructedit.errors import InputError, unknown
 
 TIMEOUT_SECONDS = 30
-REACH_SECONDS = 10.0
 SAMPLES = 10_000
 """Rows of a history asked for at once; a longer one comes sampled, its validations whole."""
 
@@ -49,7 +44,7 @@ def read_project(
         import wandb
     except ModuleNotFoundError as error:
         raise InputError("--wandb needs the package wandb. Run `pip install 'instructedit[wandb]'`.") from error
-    require_access(wandb)
+    require_access()
     found = _asked(partial(_runs, wandb, project, group), project)
     kept = [run for run in found if _meets(run, wanted)]
     if not kept:
@@ -70,38 +65,6 @@ def read_project(
     return made
 
 
-def require_access(wandb: Any) -> None:
-    """Make sure that there is a key and a way to the server, without asking anybody for the key.
-
-    The way is tried here, because wandb's own service goes on trying for minutes, also after this program has ended.
-
-    Raises:
-        InputError: there is none.
-    """
-    setup = wandb.setup(wandb.Settings(silent=True))
-    if not wandb.login(prompt=False, verify=False):
-        raise InputError("No key for Weights & Biases. Run `wandb login`, or set WANDB_API_KEY.")
-    url = str(setup.settings.base_url)
-    if not url.startswith(("https://", "http://")):
-        raise InputError(f"WANDB_BASE_URL is {url!r}. Give it as https://HOST.")
-    try:
-        urlopen(url, timeout=REACH_SECONDS).close()
-    except HTTPError:
-        pass  # whatever it says, it is there
-    except URLError as error:
-        if not isinstance(error.reason, SSLError):  # wandb may know certificates that are not known here
-            raise _away(url, error.reason) from error
-    except (OSError, HTTPException) as error:
-        raise _away(url, error) from error
-
-
-def _away(url: str, reason: object) -> InputError:
-    return InputError(
-        f"Weights & Biases cannot be reached at {url}: {reason}. Try again where there is a network; a server of your "
-        "own goes into WANDB_BASE_URL."
-    )
-
-
 def _asked(ask: Callable[[], Any], project: str) -> Any:
     """Ask, and tell in one line, without the key, what came of it."""
     import wandb
@@ -110,20 +73,14 @@ def _asked(ask: Callable[[], Any], project: str) -> Any:
         return ask()
     except wandb.errors.AuthenticationError as error:
         raise InputError(
-            f"Weights & Biases did not accept the key: {_plain(error)}. Run `wandb login`, or set WANDB_API_KEY."
+            f"Weights & Biases did not accept the key: {plain(error)}. Run `wandb login`, or set WANDB_API_KEY."
         ) from error
-    except (wandb.errors.Error, ValueError, KeyError, TypeError) as error:
+    except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"Weights & Biases told nothing of {project}: {_plain(error)}. Check the name, the network and the access."
+            f"Weights & Biases told nothing of {project}: {plain(error)}. Check the name, the network and the access."
         ) from error
-
-
-def _plain(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    key = os.environ.get("WANDB_API_KEY")
-    return text.replace(key, "...") if key else text
 
 
 def _runs(wandb: Any, project: str, group: str | None) -> list[Any]:
