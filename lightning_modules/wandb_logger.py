@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from instructedit import signals
 from instructedit.comparison.wandb_access import plain, without_password
+from instructedit.comparison.wandb_files import FOLDER, UnknownFormat, mend
 from instructedit.errors import InputError
 from instructedit.runs.directory import RunConfig, RunDirectory
 from instructedit.terminal import quoted
@@ -23,7 +24,6 @@ from lightning_modules.callbacks.throughput import FILE as THROUGHPUT
 from lightning_modules.callbacks.throughput import PREFIX
 from lightning_modules.loggers import MetricsCsv
 from lightning_modules.report import Report
-from lightning_modules.wandb_files import FOLDER, UnknownFormat, mend
 from lightning_modules.wandb_results import editor_artifact, means, results_table
 
 log = logging.getLogger(__name__)

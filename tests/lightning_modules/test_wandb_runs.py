@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from instructedit.comparison.wandb_files import files_of, records
 from lightning_modules import wandb_logger
-from lightning_modules.wandb_files import files_of, records
 from tests.lightning_modules.conftest import rows, write_experiment
 from tests.lightning_modules.wandb_server import WandbServer
 from tests.processes.jobs import Job
