@@ -99,11 +99,12 @@ def _check_restarts(cli: "EditorCLI") -> None:
     """
     job = current_job()
     reason = used_up(job) if job else ""
-    if reason:
+    if job and reason:
         if cli.trainer.is_global_zero:
             known = read_progress(cli.directory.path)
             if known is not None:
-                write_progress(cli.directory.path, replace(known, state="stopped", reason=reason))
+                mine = replace(known, job=job.id, restarts=job.restarts)
+                write_progress(cli.directory.path, replace(mine, state="stopped", reason=reason))
             print(f"stopped: {reason}; {_by_hand(cli)}", flush=True)
         sys.exit(STATUS)
 
