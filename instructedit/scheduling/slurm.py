@@ -21,6 +21,9 @@ FEW = 2
 """So many jobs are asked for one by one; for more the controller is asked for all it has, which is one answer too."""
 
 _IDS = re.compile(r"JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ")
+_UNKNOWN = re.compile(r"invalid job id|job \S+ not found", re.IGNORECASE)
+"""What is said of a job that is not known; the second of a task whose array is."""
+
 _FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z0-9:/_-]*)=")
 
 
@@ -65,7 +68,7 @@ def show_job(job: str) -> SlurmJob | None:
     try:
         answer = _call(["scontrol", "show", "job", "-o", job])
     except SchedulerError as error:
-        if "invalid job id" in str(error).lower():
+        if _UNKNOWN.search(str(error)):
             return None
         raise
     lines = [line for line in answer.splitlines() if line.startswith("JobId=")]
@@ -87,7 +90,7 @@ def show_jobs(jobs: Sequence[str]) -> dict[str, SlurmJob]:
         try:
             lines += _call(["scontrol", "show", "job", "-o", *each]).splitlines()
         except SchedulerError as error:
-            if "invalid job id" not in str(error).lower():
+            if not _UNKNOWN.search(str(error)):
                 raise
     found = {}
     for line in lines:

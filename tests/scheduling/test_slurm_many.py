@@ -14,6 +14,7 @@ jobs="$(dirname "$0")/jobs"
 [ -e "$jobs" ] || { echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1; }
 [ $# = 3 ] && { cat "$jobs"; exit; }
 grep -E "^JobId=$4 |ArrayJobId=$4 " "$jobs" && exit
+[ "$4" = 20_2 ] && { echo "Job 20_2 not found" >&2; exit 1; }
 echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1
 """
 REST = "JobName=JobId=99 JobState={} Reason=None Restarts=1 NodeList=n1 ExitCode=0:0"
@@ -62,7 +63,7 @@ def test_an_array_is_asked_for_as_a_whole(calls: Path) -> None:
 
 def test_few_jobs_and_none(calls: Path) -> None:
     assert states("100", "31") == {"100": "RUNNING"} and states() == {}
-    assert states("31_0", "31_1", "31_2") == {}
+    assert states("31_0", "31_1", "31_2") == {} == states("20_2")
 
 
 def test_a_controller_that_is_away_is_told(calls: Path) -> None:
