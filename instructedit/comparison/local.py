@@ -41,11 +41,11 @@ def read_run(path: Path, name: str) -> ComparedRun:
         InputError: it is no training's directory, or a file of it cannot be read.
     """
     notes: list[str] = []
-    config = _or_told(partial(_config, path / "config.yaml"), {}, notes)
-    settings = _or_told(partial(_settings, config, path / "config.yaml"), {}, notes)
-    record = _or_told(partial(_record, path / "run.json"), {}, notes)
-    curves, torn = _or_told(partial(read_curves, path / "metrics.csv"), NO_CURVES, notes)
-    rates, torn_too = _or_told(partial(read_curves, path / "throughput.csv"), NO_CURVES, notes)
+    config = _or_told(partial(_config, path / "config.yaml"), notes) or {}
+    settings = _or_told(partial(_settings, config, path / "config.yaml"), notes) or {}
+    record = _or_told(partial(_record, path / "run.json"), notes) or {}
+    curves, torn = _or_told(partial(read_curves, path / "metrics.csv"), notes) or NO_CURVES
+    rates, torn_too = _or_told(partial(read_curves, path / "throughput.csv"), notes) or NO_CURVES
     if not config and not curves and "wandb_id" not in record:
         raise InputError(
             " ".join(notes)
@@ -76,13 +76,13 @@ def read_run(path: Path, name: str) -> ComparedRun:
 NO_CURVES: tuple[CurveTable, tuple[str, ...]] = CurveTable([], {}), ()
 
 
-def _or_told(read: Callable[[], T], otherwise: T, notes: list[str]) -> T:
+def _or_told(read: Callable[[], T], notes: list[str]) -> T | None:
     """What a file holds; where it cannot be used, a note tells that, and the rest of the run is shown without it."""
     try:
         return read()
     except InputError as error:
         notes.append(str(error))
-        return otherwise
+        return None
 
 
 def _config(path: Path) -> Mapping[str, Any]:
@@ -169,14 +169,16 @@ def _tested(path: Path, notes: list[str]) -> tuple[dict[CellKey, Cell], Callable
         path: the run directory.
         notes: grows by a line for each file that cannot be used.
     """
+    if os.path.isdir(path / "results") and not os.access(path / "results", os.X_OK):
+        notes.append(f"Cannot read {path / 'results'}: Permission denied. Ask its owner, or leave the run out.")
     rows, table = _first(path, "test.jsonl", "test.jsonl.gz"), _first(path, "test.json")
-    cells = _or_told(partial(_from_json, table, notes), {}, notes) if table else {}
+    cells = (_or_told(partial(_from_json, table, notes), notes) if table else None) or {}
     if rows is None:
         return cells, None
     if cells:
         return cells, partial(read_outcomes, rows)
-    found = _or_told(partial(read_outcomes, rows), [], notes)
-    cells = _or_told(partial(_from_outcomes, found), {}, notes)
+    found = _or_told(partial(read_outcomes, rows), notes) or []
+    cells = _or_told(partial(_from_outcomes, found), notes) or {}
     return cells, (lambda: found) if cells else None
 
 

@@ -188,6 +188,7 @@ def _judged(told: Told, seen: Seen | None) -> RunState:
     if told.by_hand and not waits:
         job, known = None, None
     mine = told.mine if job else progress
+    word: Word
     if progress and progress.state == "done":
         word, why = "done", ""
     elif job and known:

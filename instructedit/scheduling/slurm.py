@@ -92,13 +92,13 @@ def show_jobs(jobs: Sequence[str]) -> dict[str, SlurmJob]:
         except SchedulerError as error:
             if not _UNKNOWN.search(str(error)):
                 raise
-    found = {}
+    known: dict[str, SlurmJob] = {}
     for line in lines:
         ids = _IDS.match(line)
         for name in _names(*ids.groups()) if ids else ():
             if name in singles:
-                found.setdefault(name, parse_job(name, line))
-    return found
+                known.setdefault(name, parse_job(name, line))
+    return known
 
 
 def _names(job: str, array: str | None, tasks: str | None) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,13 @@ def test_a_file_that_may_not_be_read_is_named_and_the_rest_is_read(
         monkeypatch.setattr(Path, method, read)
     (note,) = read_run(path, "a").notes
     assert "Permission denied" in note and name.rpartition("/")[2] in note
+
+
+def test_results_that_may_not_be_looked_into_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_run(tmp_path / "a", rows=outcomes([1.0]))
+    monkeypatch.setattr(os, "access", lambda place, mode: place != path / "results")
+    (note,) = read_run(path, "a").notes
+    assert f"Cannot read {path / 'results'}: Permission denied" in note
 
 
 @pytest.mark.parametrize(
