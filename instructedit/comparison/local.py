@@ -5,7 +5,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from instructedit.comparison.curves import DIGITS, CurveTable, read_curves
-from instructedit.comparison.runs import Cell, CellKey, ComparedRun, is_mean
+from instructedit.comparison.runs import Cell, CellKey, ComparedRun, Rows, is_mean
 from instructedit.comparison.settings import flat, texts
 from instructedit.errors import InputError
 from instructedit.evaluation.metrics import VARIANTS, named
@@ -162,7 +162,7 @@ def _first(path: Path, *names: str) -> Path | None:
     return next((place for place in places if os.path.isfile(place)), None)
 
 
-def _tested(path: Path, notes: list[str]) -> tuple[dict[CellKey, Cell], Callable[[], Sequence[Outcome]] | None]:
+def _tested(path: Path, notes: list[str]) -> tuple[dict[CellKey, Cell], Rows | None]:
     """The test table, from test.json, which holds what the rows average to, else from the rows; and what reads them.
 
     Args:
@@ -179,7 +179,12 @@ def _tested(path: Path, notes: list[str]) -> tuple[dict[CellKey, Cell], Callable
         return cells, partial(read_outcomes, rows)
     found = _or_told(partial(read_outcomes, rows), notes) or []
     cells = _or_told(partial(_from_outcomes, found), notes) or {}
-    return cells, (lambda: found) if cells else None
+    return cells, partial(_chosen, found) if cells else None
+
+
+def _chosen(outcomes: Sequence[Outcome], method: str = "", metrics: Container[str] = ()) -> Sequence[Outcome]:
+    """As ``read_outcomes``, of what was read already."""
+    return [each for each in outcomes if each.method == method and each.metric in metrics] if method else outcomes
 
 
 def _from_json(path: Path, notes: list[str]) -> dict[CellKey, Cell]:
@@ -220,8 +225,13 @@ def _from_outcomes(outcomes: Sequence[Outcome]) -> dict[CellKey, Cell]:
     }
 
 
-def read_outcomes(path: Path) -> list[Outcome]:
+def read_outcomes(path: Path, method: str = "", metrics: Container[str] = ()) -> list[Outcome]:
     """Read a test's numbers per record, compressed or not.
+
+    Args:
+        path: the file.
+        method: only this row of the table; all of them without.
+        metrics: of it, these.
 
     Raises:
         InputError: the file cannot be read.
@@ -230,6 +240,8 @@ def read_outcomes(path: Path) -> list[Outcome]:
         text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         # As one list: many times faster than line by line.
         lines = json.loads(f"[{','.join(line for line in text.decode().split(chr(10)) if line)}]")
+        if method:
+            lines = [line for line in lines if line["method"] == method and line["metric"] in metrics]
         found = [Outcome(line["id"], line["task"], line["method"], line["metric"], line["value"]) for line in lines]
     except OSError as error:
         if error.strerror:

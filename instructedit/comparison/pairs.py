@@ -81,9 +81,8 @@ def compare_pairs(standings: Sequence[Standing], against: ComparedRun | None, va
 
 def _rows(run: ComparedRun, metrics: set[str]) -> list[Outcome]:
     """The rows of the editor itself, under the run's name."""
-    found = run.outcomes() if run.outcomes else ()
-    own = run.row
-    return [replace(each, method=run.name) for each in found if each.method == own and each.metric in metrics]
+    found = run.outcomes(run.row, metrics) if run.outcomes and run.row else ()
+    return [replace(each, method=run.name) for each in found]
 
 
 def _other_data(one: ComparedRun, other: ComparedRun, task: str) -> bool:

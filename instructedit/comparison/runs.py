@@ -3,9 +3,9 @@
 Knows neither files nor Weights & Biases: `local` and `wandb_runs` make these.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 from instructedit.evaluation.layout import competes
 from instructedit.records import Outcome
@@ -54,6 +54,13 @@ CellKey = tuple[str, str, str]
 """Task, row of the table, metric with its variant: ``("zsre", "InstructEdit (seen)", "locality_exact")``."""
 
 
+class Rows(Protocol):
+    """Reads numbers per record; only those of one row of the table and some metrics, where they are given."""
+
+    def __call__(self, method: str = "", metrics: Container[str] = ()) -> Sequence[Outcome]:
+        """Read them."""
+
+
 @dataclass(frozen=True)
 class ComparedRun:
     """One run.
@@ -70,7 +77,8 @@ class ComparedRun:
         device_hours: wall time times ranks over all starts.
         curves: by the metric's name, as in metrics.csv.
         cells: its test table.
-        outcomes: reads the numbers per record; None where there are none.
+        outcomes: reads the numbers per record, of all rows of the table, or of one and some metrics; None where there
+            are none.
         notes: what a reader must be told about how it could be read.
     """
 
@@ -85,7 +93,7 @@ class ComparedRun:
     device_hours: float | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     cells: Mapping[CellKey, Cell] = field(default_factory=dict)
-    outcomes: Callable[[], Sequence[Outcome]] | None = None
+    outcomes: Rows | None = None
     notes: tuple[str, ...] = ()
 
     @property

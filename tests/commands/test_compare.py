@@ -80,7 +80,7 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_shown(
 ) -> None:
     """Also on the page: NaN and numbers whose sum is none have no place in it."""
     rows = runs / "worse" / "results" / "test.jsonl"
-    rows.write_text(rows.read_text().replace('"value": 0.', '"value": NaN, "was": 0.', 1))
+    rows.write_text(rows.read_text().replace('"value": 0.', '"value": NaN, "was": 0.'))
     table = runs / "good" / "results" / "test.json"
     content = json.loads(table.read_text())
     content["Token accuracy"]["zsre / MEND"]["reliability"]["mean"] = math.nan
