@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,9 @@ class CurveTable(Mapping[str, Curve]):
 
     def __getitem__(self, name: str) -> Curve:
         if name not in self._read:
-            pairs = [(step, _number(text)) for step, text in zip(*self._columns[name], strict=True) if text]
-            found = [(step, value) for step, value in pairs if -LARGEST < value < LARGEST]
-            self._read[name] = Curve([step for step, _ in found], [value for _, value in found])
+            told, texts = self._columns[name]
+            steps = [step for step, text in zip(told, texts, strict=True) if text]
+            self._read[name] = _finite(steps, _numbers([text for text in texts if text]))
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -57,11 +58,24 @@ class CurveTable(Mapping[str, Curve]):
         return len(self._columns)
 
 
+def _numbers(texts: list[str]) -> list[float]:
+    try:
+        return list(map(float, texts))  # many times faster than one by one
+    except ValueError:
+        return [_number(text) for text in texts]
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _finite(steps: list[int], values: list[float]) -> Curve:
+    """A curve without what is no number a metric can be."""
+    fits = [-LARGEST < value < LARGEST for value in values]
+    return Curve(list(compress(steps, fits)), list(compress(values, fits)))
 
 
 def read_curves(path: Path) -> tuple[CurveTable, tuple[str, ...]]:
