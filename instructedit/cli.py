@@ -23,6 +23,7 @@ from typing import Any, Literal, NoReturn
 from instructedit import __version__
 from instructedit.errors import InputError, unknown
 from instructedit.scheduling import MAX_REQUEUES
+from instructedit.terminal import shown
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if os.environ.get("INSTRUCTEDIT_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
         # One line: parsers break theirs.
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", shown(" ".join(str(error).split())), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

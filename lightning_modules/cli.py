@@ -5,7 +5,6 @@ Imports nothing heavy by itself: the signal handlers are in place before torch i
 
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from instructedit import signals
 from instructedit.runs.progress import read_progress, write_progress
 from instructedit.scheduling.requeue import STATUS, current_job, requeue, used_up
+from instructedit.terminal import quoted
 
 if TYPE_CHECKING:
     from instructedit.tasks.prepared import PreparedSplit
@@ -99,11 +99,12 @@ def _check_restarts(cli: "EditorCLI") -> None:
     """
     job = current_job()
     reason = used_up(job) if job else ""
-    if reason:
+    if job and reason:
         if cli.trainer.is_global_zero:
             known = read_progress(cli.directory.path)
             if known is not None:
-                write_progress(cli.directory.path, replace(known, state="stopped", reason=reason))
+                mine = replace(known, job=job.id, restarts=job.restarts)
+                write_progress(cli.directory.path, replace(mine, state="stopped", reason=reason))
             print(f"stopped: {reason}; {_by_hand(cli)}", flush=True)
         sys.exit(STATUS)
 
@@ -131,7 +132,7 @@ def _stopped(cli: "EditorCLI") -> None:
 
 
 def _by_hand(cli: "EditorCLI") -> str:
-    return f"`instructedit submit --resume {shlex.quote(str(cli.directory.path))}` goes on with it"
+    return f"`instructedit submit --resume {quoted(cli.directory.path)}` goes on with it"
 
 
 def validate(argv: Sequence[str]) -> None:

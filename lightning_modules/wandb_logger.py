@@ -15,13 +15,15 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from instructedit import signals
+from instructedit.comparison.wandb_access import plain, without_password
+from instructedit.comparison.wandb_files import FOLDER, UnknownFormat, mend
 from instructedit.errors import InputError
 from instructedit.runs.directory import RunConfig, RunDirectory
+from instructedit.terminal import quoted
 from lightning_modules.callbacks.throughput import FILE as THROUGHPUT
 from lightning_modules.callbacks.throughput import PREFIX
 from lightning_modules.loggers import MetricsCsv
 from lightning_modules.report import Report
-from lightning_modules.wandb_files import FOLDER, UnknownFormat, mend
 from lightning_modules.wandb_results import editor_artifact, means, results_table
 
 log = logging.getLogger(__name__)
@@ -105,12 +107,12 @@ class WandbRun(Logger):
             self._run = self._online(config, run_id)
         if self._run is not None:
             self._sent = self._run.starting_step - 1 if self._run.resumed else 0
-            print(f"Weights & Biases: {self._run.url}", flush=True)
+            print(f"Weights & Biases: {without_password(self._run.url)}", flush=True)
             return
         self._run = self._safely(lambda: self._start("offline", config, run_id))
         self._sent = earlier
         if self._run is not None:
-            sync = f"instructedit compare --sync {self.directory.path}"
+            sync = f"instructedit compare --sync {quoted(self.directory.path)}"
             print(f"Weights & Biases: offline; `{sync}` uploads the run when it has ended", flush=True)
 
     def _online(self, config: Mapping[str, Any], run_id: str) -> Any:
@@ -263,4 +265,4 @@ def _release() -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return f"{type(error).__name__}: {plain(error)}"[:200]

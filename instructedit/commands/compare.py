@@ -3,6 +3,8 @@
 Knows which sources, tables and files are asked for; what they hold, `instructedit.comparison` knows.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from instructedit.errors import InputError, unknown
 from instructedit.evaluation.metrics import VARIANTS
 from instructedit.runs.directory import write_whole
 from instructedit.runs.state import find_runs
+from instructedit.terminal import shown
 
 MOST_PAIRS = 30
 """The terminal shows all cells of a paired test up to so many."""
@@ -52,20 +55,35 @@ def compare(
 
         if wandb or group or filter or metric or out or against:
             raise InputError("--sync uploads runs and compares nothing. Give it runs alone.")
-        sync_runs(find_runs(runs, Path(folder)))
+        left_out: list[str] = []
+        found = find_runs(runs, Path(folder), left_out)
+        for line in left_out:
+            print(shown(line), file=sys.stderr)
+        sync_runs(found)
         return
     if (group or filter) and not wandb:
         raise InputError("--group and --filter choose among the runs of --wandb entity/project, which is not given.")
-    found = _read(find_runs(runs, Path(folder))) if runs or not wandb else []
+    notes: list[str] = []
+    compared = _read(find_runs(runs, Path(folder), notes), notes) if runs or not wandb else []
     if wandb:
         from instructedit.comparison.wandb_runs import read_project
 
-        found += read_project(wandb, group, filter, taken=[run.name for run in found])
-    _compare(found, metric, out, against)
+        compared += read_project(wandb, group, filter, taken=[run.name for run in compared])
+    _compare(compared, metric, out, against, notes)
 
 
-def _read(paths: Sequence[Path]) -> list[ComparedRun]:
-    return [read_run(path, name) for path, name in zip(paths, short_names(paths), strict=True)]
+def _read(paths: Sequence[Path], notes: list[str]) -> list[ComparedRun]:
+    """Read runs; a note tells of one that cannot be used, unless none can."""
+    runs, errors = [], []
+    for path, name in zip(paths, short_names(paths), strict=True):
+        try:
+            runs.append(read_run(path, name))
+        except InputError as error:
+            errors.append(error)
+    if not runs:
+        raise errors[0]
+    notes += [f"left out: {error}" for error in errors]
+    return runs
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -74,24 +92,26 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     >>> short_names([Path("runs/a"), Path("runs/sweep/seed-0"), Path("old/sweep2/seed-0")])
     ['a', 'sweep/seed-0', 'sweep2/seed-0']
     """
-    parts = [path.resolve().parts for path in paths]
+    parts = [Path(os.path.realpath(path)).parts for path in paths]
     names = []
     for mine in parts:
         length = 1
         while length < len(mine) and sum(other[-length:] == mine[-length:] for other in parts) > 1:
             length += 1
-        names.append("/".join(mine[-length:]))
+        names.append(shown("/".join(mine[-length:])))
     return names
 
 
-def _compare(runs: list[ComparedRun], metric: str | None, out: Path | None, against: str | None) -> None:
+def _compare(
+    runs: list[ComparedRun], metric: str | None, out: Path | None, against: str | None, notes: Sequence[str]
+) -> None:
     metric = choose(runs, metric)
     standings = rank(runs, metric)
     runs = [standing.run for standing in standings]
     variant = variant_of(metric)
     pairs = compare_pairs(standings, _named(runs, against) if against else None, variant) if len(runs) > 1 else None
     head, between = [ranking(standings, metric), settings(runs)], seeds(runs)
-    notes = [note for run in runs for note in run.notes]
+    notes = [*notes, *(note for run in runs for note in run.notes)]
     told = Section("Notes", (), (), 0, tuple(notes)) if notes else None
     order = [variant, *(other for other in VARIANTS if other != variant)]
     tables = [finals(runs, each) for each in order]
@@ -108,13 +128,13 @@ def _compare(runs: list[ComparedRun], metric: str | None, out: Path | None, agai
     if not lies:
         console.print("Learning curves, all tables as a page, Markdown and CSV: --out FOLDER", style="dim")
     for what, path in lies.items():
-        console.print(f"{what:<10}{path}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{what:<10}{shown(path)}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _named(runs: Sequence[ComparedRun], name: str) -> ComparedRun:
     """The run that is meant by its name here or by its place."""
     for run in runs:
-        if name.rstrip("/") in (run.name, run.source) or Path(name).resolve() == Path(run.source).resolve():
+        if name.rstrip("/") in (run.name, run.source) or os.path.realpath(name) == os.path.realpath(run.source):
             return run
     raise unknown("run", name, [run.name for run in runs], "--against takes one of the runs that are compared.")
 
@@ -127,7 +147,8 @@ def _write(out: Path, sections: Sequence[Section], runs: Sequence[ComparedRun]) 
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path, text in zip(lies.values(), texts, strict=True):
-            write_whole(path, text)
+            # A name may hold bytes that are no UTF-8; they are spelled out.
+            write_whole(path, text.encode(errors="backslashreplace").decode())
     except OSError as error:
         raise InputError(f"Cannot write to {out}: {error.strerror}. Give --out another folder.") from error
     return lies

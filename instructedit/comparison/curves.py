@@ -3,15 +3,21 @@
 import csv
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
-from instructedit.comparison.runs import Curve
+from instructedit.comparison.runs import LARGEST, Curve
 from instructedit.errors import InputError
+from instructedit.terminal import shown
 
 SMOOTHED_OVER = 25
 """A smoothed value is the mean of the values around it, one part in so many of the curve."""
+
+DIGITS = 15
+"""No step has more."""
 
 
 class CurveTable(Mapping[str, Curve]):
@@ -40,9 +46,9 @@ class CurveTable(Mapping[str, Curve]):
 
     def __getitem__(self, name: str) -> Curve:
         if name not in self._read:
-            pairs = [(step, _number(text)) for step, text in zip(*self._columns[name], strict=True) if text]
-            found = [(step, value) for step, value in pairs if math.isfinite(value)]
-            self._read[name] = Curve([step for step, _ in found], [value for _, value in found])
+            told, texts = self._columns[name]
+            steps = [step for step, text in zip(told, texts, strict=True) if text]
+            self._read[name] = _finite(steps, _numbers([text for text in texts if text]))
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -52,11 +58,24 @@ class CurveTable(Mapping[str, Curve]):
         return len(self._columns)
 
 
+def _numbers(texts: list[str]) -> list[float]:
+    try:
+        return list(map(float, texts))  # many times faster than one by one
+    except ValueError:
+        return [_number(text) for text in texts]
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _finite(steps: list[int], values: list[float]) -> Curve:
+    """A curve without what is no number a metric can be."""
+    fits = [-LARGEST < value < LARGEST for value in values]
+    return Curve(list(compress(steps, fits)), list(compress(values, fits)))
 
 
 def read_curves(path: Path) -> tuple[CurveTable, tuple[str, ...]]:
@@ -76,23 +95,29 @@ def read_curves(path: Path) -> tuple[CurveTable, tuple[str, ...]]:
         return CurveTable([], {}), ()
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}.") from error
-    rows = list(csv.reader(text.splitlines()))
+    lines = text.splitlines()
+    rows: list[list[str]] = []
+    with suppress(csv.Error):  # a block of zeros, as a machine that went down leaves it: what comes before it is whole
+        rows.extend(csv.reader(lines))
     if not rows or rows == [[]]:
+        if any(lines):
+            raise InputError(f"{path} is no CSV file. Restore the file, or leave the run out.")
         return CurveTable([], {}), ()
     head = rows[0]
     if "step" not in head:
-        raise InputError(f"{path} has no column 'step'; found {', '.join(head[:5])}. It is not a run's metrics.")
+        found = shown(", ".join(head[:5]))[:80]
+        raise InputError(f"{path} has no column 'step'; found {found}. It is not a run's metrics.")
     place = head.index("step")
     steps: list[int] = []
     kept: list[list[str]] = []
     for row in rows[1:]:
         at = row[place] if len(row) == len(head) else ""
-        whole = len(kept) + 2 < len(rows) or text.endswith("\n")
-        if not (at.isdecimal() and whole and (not steps or int(at) > steps[-1])):
+        whole = len(kept) + 2 < len(lines) or text.endswith("\n")
+        if not (at.isdecimal() and len(at) <= DIGITS and whole and (not steps or int(at) > steps[-1])):
             break
         steps.append(int(at))
         kept.append(row)
-    lost = len(rows) - 1 - len(kept)
+    lost = len(lines) - 1 - len(kept)
     notes = (f"{path}: {lost} row{'s' if lost > 1 else ''} at the end left out, torn or out of order.",) if lost else ()
     columns = dict(zip(head, map(list, zip(*kept, strict=True)), strict=True)) if kept else {}
     columns.pop("step", None)

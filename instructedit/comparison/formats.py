@@ -13,6 +13,7 @@ from instructedit.comparison.ranking import names_in, value_of
 from instructedit.comparison.runs import ComparedRun
 from instructedit.comparison.sections import WIDE, Section, Text
 from instructedit.comparison.settings import differing
+from instructedit.terminal import shown
 
 COLUMNS = ("run", "source", "kind", "name", "value", "low", "high", "n")
 
@@ -24,23 +25,23 @@ def to_rich(section: Section, numbers: Sequence[str]) -> RenderableType:
         section: the table.
         numbers: the runs in the order of their numbers, which stand for them where there are many columns.
     """
-    notes = [Styled(note, style="dim") for note in section.notes]
-    title = Styled(section.title, style="bold")
+    notes = [Styled(shown(note), style="dim") for note in section.notes]
+    title = Styled(shown(section.title), style="bold")
     if not section.rows:
         return Group(title, *notes, "")
     many = len([run for run in section.runs if run]) > WIDE
     table = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for place, name in enumerate(section.head):
         run = section.runs[place] if section.runs else ""
-        shown = f"({numbers.index(run) + 1})" if many and run else name
+        head = f"({numbers.index(run) + 1})" if many and run else name
         left, unbroken = place < section.left, place == 0
-        table.add_column(Styled(shown), justify="left" if left else "right", overflow="fold", no_wrap=unbroken)
+        table.add_column(Styled(shown(head)), justify="left" if left else "right", overflow="fold", no_wrap=unbroken)
     grouped = section.head[0] in ("task", "runs")
     before = None
     for row in section.rows:
         if grouped and before not in (None, row[0].value):
             table.add_section()
-        first = Styled("" if grouped and row[0].value == before else row[0].value)
+        first = Styled("" if grouped and row[0].value == before else shown(row[0].value))
         table.add_row(first, *(_styled(text, numbers, section) for text in row[1:]))
         before = row[0].value
     if many:
@@ -51,7 +52,7 @@ def to_rich(section: Section, numbers: Sequence[str]) -> RenderableType:
 def _styled(text: Text, numbers: Sequence[str], section: Section) -> Styled:
     style = "bold" if text.strong else "dim" if text.faint else ""
     break_ = "\n" if section.head[0] == "task" and section.head[2] == "n" else " "
-    return Styled.assemble((text.value, style), break_ + text.under if text.under else "")
+    return Styled.assemble((shown(text.value), style), break_ + shown(text.under) if text.under else "")
 
 
 def to_markdown(sections: Iterable[Section]) -> str:
@@ -99,6 +100,6 @@ def to_csv(runs: Sequence[ComparedRun]) -> str:
             name = f"test/{row}/{task}/{metric}"
             ends = value_of(run, name)
             if ends:
-                shown = ["" if end is None else f"{end:.6g}" for end in ends]
-                writer.writerow((run.name, run.source, "test", name, *shown, cell.n or ""))
+                numbers = ["" if end is None else f"{end:.6g}" for end in ends]
+                writer.writerow((run.name, run.source, "test", name, *numbers, cell.n or ""))
     return text.getvalue()

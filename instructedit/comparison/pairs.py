@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from instructedit.comparison.ranking import Standing
 from instructedit.comparison.runs import ComparedRun
+from instructedit.errors import InputError
 from instructedit.evaluation.metrics import METRICS, named
 from instructedit.evaluation.paired import Comparison, compare_rows
 from instructedit.records import Outcome
@@ -38,22 +39,27 @@ def compare_pairs(standings: Sequence[Standing], against: ComparedRun | None, va
         standings: the runs, best first.
         against: the run to hold them against.
         variant: how the metrics were measured, one of ``VARIANTS``.
-
-    Raises:
-        InputError: a file of rows cannot be read.
     """
-    with_rows = [standing.run for standing in standings if standing.run.outcomes]
-    without = [standing.run.name for standing in standings if not standing.run.outcomes]
+    wanted = {named(metric, variant) for metric in METRICS}
+    rows: dict[str, list[Outcome]] = {}
+    broken: list[str] = []
+    for run in (standing.run for standing in standings):
+        try:
+            rows |= {run.name: _rows(run, wanted)} if run.outcomes else {}
+        except InputError as error:
+            broken.append(str(error))
+    with_rows = [standing.run for standing in standings if standing.run.name in rows]
+    without = [standing.run.name for standing in standings if standing.run.name not in rows]
     if len(with_rows) < 2:
-        return Pairs(notes=("No paired test: fewer than two runs have rows per record (results/test.jsonl).",))
-    if against and not against.outcomes:
-        return Pairs(notes=(f"No paired test: {against.name} has no rows per record (results/test.jsonl).",))
+        few = "No paired test: fewer than two runs have rows per record (results/test.jsonl)."
+        return Pairs(notes=(*broken, few))
+    if against and against.name not in rows:
+        return Pairs(notes=(*broken, f"No paired test: {against.name} has no rows per record (results/test.jsonl)."))
     first = against or with_rows[0]
-    notes = [f"No rows per record, so not in the paired test: {', '.join(without)}."] if without else []
+    notes = [*broken, f"No rows per record, so not in the paired test: {', '.join(without)}."] if without else []
     if against is None and standings[0].run is not first:
         notes.append(f"{standings[0].run.name} ranks first and has no rows per record: held against {first.name}.")
-    wanted = {named(metric, variant) for metric in METRICS}
-    ours = _rows(first, wanted)
+    ours = rows[first.name]
     outcomes = list(ours)
     for run in with_rows:
         if run is first:
@@ -61,20 +67,22 @@ def compare_pairs(standings: Sequence[Standing], against: ComparedRun | None, va
         other = {task for task, _, _ in run.cells if _other_data(first, run, task)}
         if other:
             notes.append(f"{run.name} was tested on other records of {', '.join(sorted(other))}: not paired there.")
-        outcomes += [outcome for outcome in _rows(run, wanted) if outcome.task not in other]
+        outcomes += [outcome for outcome in rows[run.name] if outcome.task not in other]
     tested = {(outcome.task, outcome.metric, outcome.id) for outcome in ours}
     if not any(
         outcome.method != first.name and (outcome.task, outcome.metric, outcome.id) in tested for outcome in outcomes
     ):
         return Pairs(notes=(*notes, f"No paired test: no run has a record in common with {first.name}."))
-    return Pairs(first.name, tuple(compare_rows(outcomes, first.name, variant=variant)), tuple(notes))
+    try:
+        return Pairs(first.name, tuple(compare_rows(outcomes, first.name, variant=variant)), tuple(notes))
+    except InputError as error:
+        return Pairs(notes=(*notes, f"No paired test: {error}"))
 
 
 def _rows(run: ComparedRun, metrics: set[str]) -> list[Outcome]:
     """The rows of the editor itself, under the run's name."""
-    found = run.outcomes() if run.outcomes else ()
-    own = run.row
-    return [replace(each, method=run.name) for each in found if each.method == own and each.metric in metrics]
+    found = run.outcomes(run.row, metrics) if run.outcomes and run.row else ()
+    return [replace(each, method=run.name) for each in found]
 
 
 def _other_data(one: ComparedRun, other: ComparedRun, task: str) -> bool:

@@ -174,4 +174,4 @@ def number(value: float, metric: str = "") -> str:
         return f"{value:.1f}"
     if value == 0:
         return "0"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e8 else f"{value:#.4g}"

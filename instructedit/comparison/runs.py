@@ -3,12 +3,18 @@
 Knows neither files nor Weights & Biases: `local` and `wandb_runs` make these.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeGuard
 
 from instructedit.evaluation.layout import competes
 from instructedit.records import Outcome
+
+LARGEST = 1e100
+"""No metric is beyond it, and sums of such numbers are none: they are left out, as those that are not finite."""
+
+LARGEST_MEAN = 1e6
+"""What a test measures are shares, and a fluency of some bits."""
 
 BASE = "Base"
 """The row of the unedited base in every test table."""
@@ -48,6 +54,13 @@ CellKey = tuple[str, str, str]
 """Task, row of the table, metric with its variant: ``("zsre", "InstructEdit (seen)", "locality_exact")``."""
 
 
+class Rows(Protocol):
+    """Reads numbers per record; only those of one row of the table and some metrics, where they are given."""
+
+    def __call__(self, method: str = "", metrics: Container[str] = ()) -> Sequence[Outcome]:
+        """Read them."""
+
+
 @dataclass(frozen=True)
 class ComparedRun:
     """One run.
@@ -64,7 +77,8 @@ class ComparedRun:
         device_hours: wall time times ranks over all starts.
         curves: by the metric's name, as in metrics.csv.
         cells: its test table.
-        outcomes: reads the numbers per record; None where there are none.
+        outcomes: reads the numbers per record, of all rows of the table, or of one and some metrics; None where there
+            are none.
         notes: what a reader must be told about how it could be read.
     """
 
@@ -79,7 +93,7 @@ class ComparedRun:
     device_hours: float | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     cells: Mapping[CellKey, Cell] = field(default_factory=dict)
-    outcomes: Callable[[], Sequence[Outcome]] | None = None
+    outcomes: Rows | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -108,8 +122,16 @@ class ComparedRun:
 def cell_of(name: str, value: object) -> tuple[CellKey, Cell] | None:
     """A cell from a flat name, ``test/<row>/<task>/<metric>``, and its number; None for any other name or value."""
     parts = name.split("/")
-    if len(parts) < 4 or parts[0] != "test" or isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not math.isfinite(value):
+    if len(parts) < 4 or parts[0] != "test" or not is_mean(value):
         return None
     return (parts[-2], "/".join(parts[1:-2]), parts[-1]), Cell(float(value))
+
+
+def is_number(value: object, most: float = LARGEST) -> TypeGuard[float]:
+    """Whether a value is a number, finite and no larger than one of its kind can be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -most < value < most
+
+
+def is_mean(value: object) -> TypeGuard[float]:
+    """Whether a value can be an average of a test, or one of its values."""
+    return is_number(value, LARGEST_MEAN)

@@ -4,23 +4,17 @@ Knows what this program logs there: metrics named as in metrics.csv by optimiser
 the test table's averages as ``test/<row>/<task>/<metric>``. Rows per record and intervals are not there.
 """
 
-import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from http.client import HTTPException
-from ssl import SSLError
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
 from instructedit.comparison.local import facts_of
-from instructedit.comparison.runs import ComparedRun, Curve, cell_of
+from instructedit.comparison.runs import ComparedRun, Curve, cell_of, is_number
 from instructedit.comparison.settings import texts
+from instructedit.comparison.wandb_access import plain, require_access
 from instructedit.errors import InputError, unknown
 
 TIMEOUT_SECONDS = 30
-REACH_SECONDS = 10.0
 SAMPLES = 10_000
 """Rows of a history asked for at once; a longer one comes sampled, its validations whole."""
 
@@ -50,7 +44,7 @@ def read_project(
         import wandb
     except ModuleNotFoundError as error:
         raise InputError("--wandb needs the package wandb. Run `pip install 'instructedit[wandb]'`.") from error
-    require_access(wandb)
+    require_access()
     found = _asked(partial(_runs, wandb, project, group), project)
     kept = [run for run in found if _meets(run, wanted)]
     if not kept:
@@ -71,38 +65,6 @@ def read_project(
     return made
 
 
-def require_access(wandb: Any) -> None:
-    """Make sure that there is a key and a way to the server, without asking anybody for the key.
-
-    The way is tried here, because wandb's own service goes on trying for minutes, also after this program has ended.
-
-    Raises:
-        InputError: there is none.
-    """
-    setup = wandb.setup(wandb.Settings(silent=True))
-    if not wandb.login(prompt=False, verify=False):
-        raise InputError("No key for Weights & Biases. Run `wandb login`, or set WANDB_API_KEY.")
-    url = str(setup.settings.base_url)
-    if not url.startswith(("https://", "http://")):
-        raise InputError(f"WANDB_BASE_URL is {url!r}. Give it as https://HOST.")
-    try:
-        urlopen(url, timeout=REACH_SECONDS).close()
-    except HTTPError:
-        pass  # whatever it says, it is there
-    except URLError as error:
-        if not isinstance(error.reason, SSLError):  # wandb may know certificates that are not known here
-            raise _away(url, error.reason) from error
-    except (OSError, HTTPException) as error:
-        raise _away(url, error) from error
-
-
-def _away(url: str, reason: object) -> InputError:
-    return InputError(
-        f"Weights & Biases cannot be reached at {url}: {reason}. Try again where there is a network; a server of your "
-        "own goes into WANDB_BASE_URL."
-    )
-
-
 def _asked(ask: Callable[[], Any], project: str) -> Any:
     """Ask, and tell in one line, without the key, what came of it."""
     import wandb
@@ -111,20 +73,14 @@ def _asked(ask: Callable[[], Any], project: str) -> Any:
         return ask()
     except wandb.errors.AuthenticationError as error:
         raise InputError(
-            f"Weights & Biases did not accept the key: {_plain(error)}. Run `wandb login`, or set WANDB_API_KEY."
+            f"Weights & Biases did not accept the key: {plain(error)}. Run `wandb login`, or set WANDB_API_KEY."
         ) from error
-    except (wandb.errors.Error, ValueError, KeyError, TypeError) as error:
+    except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"Weights & Biases told nothing of {project}: {_plain(error)}. Check the name, the network and the access."
+            f"Weights & Biases told nothing of {project}: {plain(error)}. Check the name, the network and the access."
         ) from error
-
-
-def _plain(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    key = os.environ.get("WANDB_API_KEY")
-    return text.replace(key, "...") if key else text
 
 
 def _runs(wandb: Any, project: str, group: str | None) -> list[Any]:
@@ -173,7 +129,7 @@ def _compared(run: Any, name: str, project: str) -> ComparedRun:
     summary = {str(key): value for key, value in dict(run.summary_metrics or {}).items()}
     rows = _history(run)
     curves = _curves(rows)
-    steps = [row["_step"] for row in rows if _is_number(row.get("_step"))]
+    steps = [row["_step"] for row in rows if is_number(row.get("_step"))]
     notes = []
     if len(rows) >= SAMPLES:
         notes.append(f"{name}: its curves are {SAMPLES} sampled rows of Weights & Biases; validations are whole.")
@@ -189,7 +145,7 @@ def _compared(run: Any, name: str, project: str) -> ComparedRun:
         step=int(max(steps)) if steps else None,
         max_steps=int(limit) if limit.isdecimal() else None,
         edits_per_second=rate.values[-1] if rate else None,
-        device_hours=float(hours) if isinstance(hours, int | float) else None,
+        device_hours=float(hours) if is_number(hours) else None,
         curves=curves,
         cells=dict(filter(None, (cell_of(key, value) for key, value in summary.items()))),
         notes=tuple(notes),
@@ -212,7 +168,7 @@ def _history(run: Any) -> list[dict[str, Any]]:
     if len(rows) >= SAMPLES:
         told = sorted({key for row in rows for key in row if key.startswith("val/")})
         rows += run.history(samples=SAMPLES, pandas=False, keys=told) if told else []
-    return sorted((row for row in rows if _is_number(row.get("_step"))), key=lambda row: row["_step"])
+    return sorted((row for row in rows if is_number(row.get("_step"))), key=lambda row: row["_step"])
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
@@ -220,10 +176,6 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     values: dict[str, dict[int, float]] = {}
     for row in rows:
         for key, value in row.items():
-            if not key.startswith("_") and key != "step" and _is_number(value):
+            if not key.startswith("_") and key != "step" and is_number(value):
                 values.setdefault(key, {})[int(row["_step"])] = float(value)
     return {name: Curve(list(found), list(found.values())) for name, found in values.items()}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -80,13 +80,10 @@ def sign_flip_p(differences: Sequence[float], draws: int = 9999, seed: int = 0) 
     if len(sample) <= EXACT_PAIRS:
         patterns = np.arange(1 << len(sample))[:, None] >> np.arange(len(sample)) & 1
         return float((np.abs((1.0 - 2.0 * patterns) @ sample) >= observed).mean())
-    generator = np.random.RandomState(seed)
-    reached = 0
-    at_once = max(1, _NUMBERS_AT_ONCE // len(sample))
-    for start in range(0, draws, at_once):
-        shape = (min(at_once, draws - start), len(sample))
-        signs = 1.0 - 2.0 * _drawn(generator, 2, shape)
-        reached += int((np.abs(signs @ sample) >= observed).sum())
+    total = float(sample.sum())
+    # A sum with some signs turned is the whole without twice those.
+    sums = (total - 2.0 * (turned.astype(np.float64) @ sample) for turned in _flips(len(sample), draws, seed))
+    reached = sum(int((np.abs(each) >= observed).sum()) for each in sums)
     return (1 + reached) / (1 + draws)
 
 
@@ -121,6 +118,21 @@ def _new_samples(n: int, draws: int, seed: int) -> Iterator[_Numbers]:
     at_once = max(1, _NUMBERS_AT_ONCE // n)
     for start in range(0, draws, at_once):
         yield _drawn(generator, n, (min(at_once, draws - start), n))
+
+
+def _flips(n: int, draws: int, seed: int) -> Iterable[_Numbers]:
+    """Which of n signs each draw turns, some draws at a time; all lengths take them from one row of numbers."""
+    if n * draws > _NUMBERS_AT_ONCE:
+        generator = np.random.RandomState(seed)
+        at_once = max(1, _NUMBERS_AT_ONCE // n)
+        return (_drawn(generator, 2, (min(at_once, draws - start), n)) for start in range(0, draws, at_once))
+    # Comparisons ask again and again, for other lengths: rounded up, most of them share what is kept.
+    return (_kept_flips(1 << (n * draws - 1).bit_length(), seed)[: n * draws].reshape(draws, n),)
+
+
+@lru_cache(maxsize=8)
+def _kept_flips(count: int, seed: int) -> _Numbers:
+    return _drawn(np.random.RandomState(seed), 2, (1, count))[0].astype(np.int8)
 
 
 def _drawn(generator: np.random.RandomState, below: int, shape: tuple[int, int]) -> _Numbers:

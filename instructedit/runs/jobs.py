@@ -53,14 +53,20 @@ def add_job(run: Path, job: JobRecord) -> None:
 def read_jobs(run: Path) -> list[JobRecord]:
     """Return a run's submissions, oldest first; lines that cannot be read are left out."""
     try:
-        lines = (run / FILE).read_text(encoding="utf-8").splitlines()
+        lines = (run / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     jobs = []
     for line in lines:
         try:
             content = json.loads(line)
-            jobs.append(JobRecord(**content | {"after": tuple(content.get("after", ()))}))
-        except (ValueError, TypeError):
+            job = JobRecord(**content | {"after": tuple(content.get("after", ()))})
+        except (ValueError, TypeError, AttributeError, RecursionError):
             continue
+        if isinstance(job.max_requeues, int) and all(isinstance(text, str) for text in _texts(job)):
+            jobs.append(job)
     return jobs
+
+
+def _texts(job: JobRecord) -> tuple[str, ...]:
+    return (job.id, job.command, job.submitted, job.script, job.log, *job.after)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from instructedit.runs.directory import write_whole
 
@@ -40,6 +40,7 @@ class Progress:
         updated: when this was written, seconds since the epoch.
         host: the name of rank zero's machine.
         pid: rank zero's process there.
+        process: what tells that process from a later one of its id, see `processes.mark`; empty where it is not known.
         job: the scheduler's id of the job, empty without one.
         restarts: how often the scheduler had restarted it.
         nodes: the scheduler's list of nodes, empty without one.
@@ -62,6 +63,7 @@ class Progress:
     updated: float = 0.0
     host: str = ""
     pid: int = 0
+    process: str = ""
     job: str = ""
     restarts: int = 0
     nodes: str = ""
@@ -85,9 +87,59 @@ def write_progress(run: Path, progress: Progress) -> None:
 
 def read_progress(run: Path) -> Progress | None:
     """Return what a run has told last; None where it has told nothing that can be read."""
+    return look_for_progress(run)[0]
+
+
+def look_for_progress(run: Path) -> tuple[Progress | None, str]:
+    """Return what a run has told last, and what is wrong with its file; empty where nothing is, or there is none."""
     try:
-        content: dict[str, Any] = json.loads((run / FILE).read_text(encoding="utf-8"))
-        known = {field.name for field in dataclasses.fields(Progress)}
-        return Progress(**{name: value for name, value in content.items() if name in known})
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
+        content = json.loads((run / FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None, ""
+    except OSError as error:
+        return None, f"{FILE} cannot be read: {error.strerror}"
+    except (ValueError, RecursionError):
+        return None, f"{FILE} is damaged: it is not JSON"
+    wrong = _wrong(content)
+    if wrong:
+        return None, f"{FILE} is damaged: {wrong}"
+    known = {field.name for field in dataclasses.fields(Progress)}
+    return Progress(**{name: value for name, value in content.items() if name in known}), ""
+
+
+_LEAST = {"max_steps": 1, "ranks": 1}
+_MOST = 2**53
+"""Whole numbers and seconds beyond this are none that a run writes."""
+
+
+def _wrong(content: Any) -> str:
+    """What in a file's content no run writes; empty for nothing."""
+    if not isinstance(content, dict):
+        return "it holds no fields"
+    for field in dataclasses.fields(Progress):
+        if field.name not in content:
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                return f"{field.name} is missing"
+            continue
+        if not _fits(field, content[field.name]):
+            return f"{field.name} is {repr(content[field.name])[:40]}"
+    return ""
+
+
+def _fits(field: "dataclasses.Field[Any]", value: Any) -> bool:
+    if field.name == "state":
+        return value in get_args(State)
+    if field.name == "metrics":
+        return isinstance(value, dict) and all(_is_number(metric) for metric in value.values())
+    if field.default == "":
+        return isinstance(value, str)
+    if field.name == "phase":
+        return value in ("training", "validation", "test")
+    whole = field.name in ("step", "max_steps") or isinstance(field.default, int)
+    kinds = int if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and _LEAST.get(field.name, 0) <= value < _MOST
+
+
+def _is_number(value: Any) -> bool:
+    """Any number that fits one; a metric may be infinite or not a number."""
+    return isinstance(value, float) or isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST

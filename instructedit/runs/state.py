@@ -1,36 +1,26 @@
 """What became of a run, from the outside: its progress file, its jobs and their logs, and the scheduler's word.
 
-Knows the run directory and SLURM's states. Nothing is asked of SLURM where it is not installed, or for a run that is done.
+Knows the run directory and SLURM's states. Nothing is asked of SLURM where it is not installed, or for a run that is
+done; of many runs at once it is asked once.
 """
 
+import errno
 import os
-import platform
-import re
-import signal
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from instructedit.errors import InputError
-from instructedit.runs.jobs import JobRecord, read_jobs
-from instructedit.runs.progress import Progress, read_progress
+from instructedit.runs.jobs import JobRecord
+from instructedit.runs.logs import last_error
+from instructedit.runs.progress import Progress
+from instructedit.runs.told import Told
+from instructedit.runs.words import ALIVE, OVER, PENDING, Word, alone, forgotten, not_asked, scheduled, silence
 from instructedit.scheduling import slurm
-from instructedit.scheduling.slurm import SlurmJob
+from instructedit.scheduling.slurm import SchedulerError, SlurmJob
 
-Word = Literal["new", "queued", "starting", "running", "requeued", "stopped", "cancelled", "failed", "lost", "done"]
-"""``lost``: it said it was running, and nothing of it can be seen any more."""
-
-OVER: tuple[Word, ...] = ("stopped", "cancelled", "failed", "lost", "done", "new")
-
-STALE_SECONDS = 300.0
-"""Without a sign of life for so long, and for ten times its seconds a step, a run nobody can ask about counts as lost."""
-
-LOG_BYTES = 64 * 1024
-
-_PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-_ALIVE = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+Seen = Mapping[str, SlurmJob]
+"""The jobs the scheduler knows, by id."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +37,8 @@ class RunState:
         nodes: where it runs, as the scheduler writes it; else the machine's name.
         error: the last error in the job's log; empty for none.
         others: further jobs of the run, such as an evaluation behind it, and their states.
+        silent: of a running one, seconds since it was heard of where that is longer than it should be; else 0.
+        notes: what cannot be read of it.
     """
 
     path: Path
@@ -58,6 +50,8 @@ class RunState:
     nodes: str = ""
     error: str = ""
     others: tuple[tuple[JobRecord, str], ...] = ()
+    silent: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -67,40 +61,91 @@ class RunState:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run directory: started, or submitted."""
-    return (path / "run.json").is_file() or (path / "config.yaml").is_file()
+    return os.path.isfile(path / "run.json") or os.path.isfile(path / "config.yaml")
 
 
-def runs_in(folder: Path) -> list[Path]:
-    """The runs of a folder: itself, where it is one; else those right in it, and those in its groups."""
+def runs_in(folder: Path, left_out: list[str] | None = None) -> list[Path]:
+    """The runs of a folder: itself, where it is one; else those right in it, and those in its groups.
+
+    Args:
+        folder: any folder.
+        left_out: grows by a line for each folder in it that cannot be read.
+
+    Raises:
+        InputError: the folder cannot be read, or, without ``left_out``, one in it.
+    """
     if is_run(folder):
         return [folder]
     found = []
-    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-        found += [path] if is_run(path) else sorted(point for point in path.iterdir() if is_run(point))
+    for path in _folders(folder):
+        for inner in [path] if is_run(path) else [path, *_folders(path, left_out)]:
+            if is_run(inner):
+                found.append(inner)
+            elif inner != path and not os.access(inner, os.X_OK):
+                _tell(_locked(inner, errno.EACCES), left_out)
     return found
 
 
-def find_runs(names: Iterable[str], folder: Path) -> list[Path]:
+def _folders(path: Path, left_out: list[str] | None = None) -> list[Path]:
+    """The folders right in a folder, by name."""
+    try:
+        if not os.access(path, os.X_OK):
+            raise PermissionError(errno.EACCES, "")
+        return sorted(inner for inner in path.iterdir() if os.path.isdir(inner))
+    except OSError as error:
+        _tell(_locked(path, error.errno), left_out)
+        return []
+
+
+def _locked(path: Path, number: int | None) -> InputError:
+    return InputError(f"Cannot read the folder {path}: {os.strerror(number or 0)}. Leave it out, or ask its owner.")
+
+
+def _tell(error: InputError, left_out: list[str] | None) -> None:
+    if left_out is None:
+        raise error
+    left_out.append(f"left out: {error}")
+
+
+def find_runs(names: Iterable[str], folder: Path, left_out: list[str] | None = None) -> list[Path]:
     """The run directories that are meant: paths, names in the folder of all runs, groups; all runs where none is named.
 
+    Each comes once, under the first of its names.
+
+    Args:
+        names: paths, names or groups.
+        folder: of all runs.
+        left_out: grows by a line for each folder in one of these that cannot be read.
+
     Raises:
-        InputError: there is no such run, or none at all.
+        InputError: there is no such run, or none at all; a named folder cannot be read.
     """
     runs: list[Path] = []
+    names, folder = [*names], _plain(folder)
     for name in names:
-        place = next((path for path in (Path(name), folder / name) if path.is_dir()), None)
-        found = runs_in(place) if place else []
+        place = next((path for path in (_plain(name), folder / name) if os.path.isdir(path)), None)
+        found = runs_in(place, left_out) if place else []
         if not found:
             raise InputError(
                 f"No run at {name!r}: neither that nor {str(folder / name)!r} is a run directory or a group of them. "
                 f"`instructedit status` lists the runs in {str(folder)!r}."
             )
         runs += found
-    if not runs and not list(names):
-        runs = runs_in(folder) if folder.is_dir() else []
+    if not names:
+        runs = runs_in(folder, left_out) if os.path.isdir(folder) else []
         if not runs:
-            raise InputError(f"There are no runs in {str(folder)!r}. Name a run directory, or give --folder.")
-    return list(dict.fromkeys(runs))
+            more = f" {' '.join(left_out)}" if left_out else ""
+            raise InputError(f"There are no runs in {str(folder)!r}. Name a run directory, or give --folder.{more}")
+    once: dict[str, Path] = {}
+    for run in runs:
+        once.setdefault(os.path.realpath(run), run)
+    return list(once.values())
+
+
+def _plain(path: str | Path) -> Path:
+    """A path without a second slash before it, which pathlib keeps."""
+    text = str(path)
+    return Path("/" + text.lstrip("/") if text.startswith("/") else text)
 
 
 def state_of(run: Path) -> RunState:
@@ -109,145 +154,68 @@ def state_of(run: Path) -> RunState:
     Raises:
         SchedulerError: SLURM is installed and does not answer.
     """
-    progress, jobs = read_progress(run), read_jobs(run)
-    trainings = [job for job in jobs if job.command == "fit"]
-    job = trainings[-1] if trainings else None
-    seen: dict[str, SlurmJob | None] = {}
+    told = Told.of(run)
+    return _judged(told, slurm.show_jobs(told.asked_for) if slurm.installed() else None)
+
+
+def states_of(runs: Sequence[Path]) -> tuple[list[RunState], str]:
+    """Find out what runs are doing, asking SLURM once for all of them.
+
+    Returns:
+        Their states, and why SLURM does not answer; empty where it does, or is not installed. Then the states are
+        what the run directories tell.
+    """
+    told = [Told.of(run) for run in runs]
+    seen, away = None, ""
     if slurm.installed():
-        latest = [] if job is None or (progress and progress.state == "done") else [job]
-        for asked in [*latest, *(other for other in jobs if other.command != "fit")]:
-            seen[asked.id] = slurm.show_job(asked.id)
-    known = seen.get(job.id) if job else None
+        try:
+            seen = slurm.show_jobs([job for each in told for job in each.asked_for])
+        except SchedulerError as error:
+            away = str(error)
+    return [_judged(each, seen) for each in told], away
+
+
+def _judged(told: Told, seen: Seen | None) -> RunState:
+    """The state of a run.
+
+    Args:
+        told: what its directory tells.
+        seen: the jobs the scheduler knows; None where it could not be asked.
+    """
+    progress, job = told.progress, told.job
+    known = seen.get(job.id) if job and seen is not None else None
+    waits = known is not None and known.state in (*PENDING, *ALIVE)
+    if told.by_hand and not waits:
+        job, known = None, None
+    mine = told.mine if job else progress
+    word: Word
     if progress and progress.state == "done":
-        word, why = _done()
+        word, why = "done", ""
     elif job and known:
-        word, why = _scheduled(known, progress, job)
+        word, why = scheduled(known, mine, job)
+    elif job:
+        word, why = forgotten(mine, job) if seen is not None else not_asked(mine, job)
     else:
-        word, why = _alone(run, progress, job)
-    error = last_error(run / job.log) if job and word in ("failed", "stopped", "cancelled", "lost") else ""
-    others = tuple((other, _in_words(seen.get(other.id))) for other in jobs if other.command != "fit")
+        word, why = alone(told)
+    error = last_error(told.run / job.log) if job and word in ("failed", "stopped", "cancelled", "lost") else ""
     return RunState(
-        path=run,
+        path=told.run,
         word=word,
         why=why,
         progress=progress,
-        job=job,
-        requeues=max(known.restarts if known else 0, progress.restarts if progress else 0),
-        nodes=(known.nodes if known else "") or (progress.nodes or progress.host if progress else ""),
+        job=told.job,
+        requeues=max(known.restarts if known else 0, mine.restarts if mine else 0),
+        nodes=(known.nodes if known else "") or (mine.nodes or mine.host if mine else ""),
         error=error,
-        others=others,
+        others=tuple((other, _in_words(other, seen)) for other in told.others),
+        silent=silence(mine) if mine and word == "running" else 0.0,
+        notes=told.notes,
     )
 
 
-def _done() -> tuple[Word, str]:
-    return "done", ""
-
-
-def _scheduled(known: SlurmJob, progress: Progress | None, job: JobRecord) -> tuple[Word, str]:
-    """The state of a run whose job the controller knows."""
-    mine = progress if progress and progress.job == job.id else None
-    if known.state in _PENDING:
-        again = known.restarts > 0 or (mine is not None and mine.state == "requeued")
-        return ("requeued" if again else "queued"), known.reason
-    if known.state in _ALIVE:
-        if mine and mine.restarts == known.restarts and mine.state == "running":
-            return "running", ""
-        return "starting", ""
-    why = ended_why(known)
-    if mine and mine.state in ("stopped", "failed") and mine.restarts == known.restarts:
-        why = mine.reason if mine.state == "stopped" else f"{mine.reason} ({why})"
-        return ("cancelled" if known.state == "CANCELLED" else mine.state), why
-    return ("cancelled" if known.state == "CANCELLED" else "failed"), why
-
-
-def _alone(run: Path, progress: Progress | None, job: JobRecord | None) -> tuple[Word, str]:
-    """The state of a run that no scheduler can be asked about."""
-    if progress is None and not job and any((run / "checkpoints").glob("*.ckpt")):
-        # Of before the runs told their progress.
-        return ("done", "") if (run / "results" / "test.json").exists() else ("stopped", "its progress is unknown")
-    if progress is None:
-        return ("lost", f"job {job.id} is not known to the scheduler any more") if job else ("new", "never started")
-    if progress.state == "running":
-        silent = time.time() - progress.updated
-        here = progress.host == platform.node()
-        dead = not _is_process(progress.pid) if here else silent > max(STALE_SECONDS, 10 * progress.seconds_per_step)
-        if dead:
-            return "lost", "its process is gone" if here else f"no sign of life for {silent / 60:.0f} minutes"
-        return "running", ""
-    if progress.state == "requeued" and job:
-        return "lost", f"{progress.reason}; job {job.id} is not known to the scheduler any more"
-    return progress.state, progress.reason
-
-
-def _is_process(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def ended_why(known: SlurmJob) -> str:
-    """How a job ended, in words: SLURM's state, and what its exit code says.
-
-    >>> ended_why(SlurmJob("7", "FAILED", "RaisedSignal:9(Killed)", 0, "n1", "0:9"))
-    'FAILED, killed by SIGKILL'
-    """
-    status, _, number = known.exit_code.partition(":")
-    parts = [known.state]
-    if number.isdecimal() and int(number):
-        parts.append(f"killed by {_signal_name(int(number))}")
-    elif status.isdecimal() and int(status) > 128:
-        parts.append(f"a process was killed by {_signal_name(int(status) - 128)}")
-    elif status.isdecimal() and int(status):
-        parts.append(f"exit status {status}")
-    if known.state in ("NODE_FAIL", "TIMEOUT", "CANCELLED") and known.reason:
-        parts.append(known.reason)
-    return ", ".join(parts)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _in_words(known: SlurmJob | None) -> str:
+def _in_words(job: JobRecord, seen: Seen | None) -> str:
+    known = seen.get(job.id) if seen is not None else None
     if known is None:
         return "unknown"
     waits = f" ({known.reason})" if known.state == "PENDING" and known.reason else ""
     return known.state.lower() + waits
-
-
-_OURS = re.compile(r"^error: (?!rank \d+ ends because)")
-_RAISED = re.compile(r"^([\w.]+(?:Error|Exception|Interrupt|Exit)\b.*)$")
-_KILLED = re.compile(r"^srun: error: .*task\S* .*: (?!Exited|Terminated)|oom.kill|Out Of Memory", re.IGNORECASE)
-_TASK = re.compile(r"^srun: error: .*task\S* .*:", re.IGNORECASE)
-_START = "=== "
-"""How a job script begins the output of each of its starts."""
-
-_ANY = re.compile(r"error|CANCELLED|killed", re.IGNORECASE)
-
-
-def last_error(log: Path) -> str:
-    """The line of a job's log that tells most about why it ended; empty for none.
-
-    What this program says comes first, then an exception's last line, then the launcher's word on a task that was killed
-    and on any other, then anything that speaks of an error. A rank that only reports that another one ended is the last to be believed.
-    """
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    starts = [place for place, line in enumerate(lines) if line.startswith(_START)]
-    lines = lines[starts[-1] :] if starts else lines  # a log goes on when its job is started again
-    for pattern in (_OURS, _RAISED, _KILLED, _TASK, _ANY):
-        found = [line.strip() for line in lines if pattern.search(line)]
-        if found:
-            return found[-1]
-    return ""

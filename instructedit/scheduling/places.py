@@ -8,6 +8,7 @@ from instructedit.runs.progress import read_progress
 from instructedit.runs.state import is_run, runs_in, state_of
 from instructedit.scheduling.plan import Step
 from instructedit.scheduling.values import control_characters
+from instructedit.terminal import quoted
 
 ALIVE = ("queued", "starting", "running", "requeued")
 
@@ -78,6 +79,6 @@ def check_free(run: Path) -> None:
         )
     if state.word == "done":
         raise InputError(
-            f"The run {run} is done. Choose another --run.name; `instructedit test --from_run {run}` makes its table "
-            f"again."
+            f"The run {run} is done. Choose another --run.name; `instructedit test --from_run {quoted(run)}` makes its "
+            f"table again."
         )

@@ -4,10 +4,11 @@ Knows the programs' arguments and answers, nothing of runs. Every call has a tim
 answers after minutes.
 """
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from instructedit.errors import InputError
 
 SECONDS = 60.0
 """How long the controller may take to answer."""
+
+FEW = 2
+"""So many jobs are asked for one by one; for more the controller is asked for all it has, which is one answer too."""
+
+_IDS = re.compile(r"JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ")
+_UNKNOWN = re.compile(r"invalid job id|job \S+ not found", re.IGNORECASE)
+"""What is said of a job that is not known; the second of a task whose array is."""
 
 _FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z0-9:/_-]*)=")
 
@@ -71,12 +79,48 @@ def show_job(job: str) -> SlurmJob | None:
     try:
         answer = _call(["scontrol", "show", "job", "-o", job])
     except SchedulerError as error:
-        # The second is its answer about a task of an array that it knows as a whole, cancelled before it began.
-        if "invalid job id" in str(error).lower() or f"Job {job} not found" in str(error):
+        # The second form is its answer about a task of an array that it knows as a whole, cancelled before it began.
+        if _UNKNOWN.search(str(error)):
             return None
         raise
     lines = [line for line in answer.splitlines() if line.startswith("JobId=")]
     return parse_job(job, lines[0]) if lines else None
+
+
+def show_jobs(jobs: Sequence[str]) -> dict[str, SlurmJob]:
+    """Ask for many jobs at once, ``12`` or ``12_3``; those the controller does not know (any more) are left out.
+
+    Raises:
+        SchedulerError: SLURM does not answer.
+    """
+    singles = dict.fromkeys(jobs)
+    if len(singles) <= FEW:
+        return {job: found for job in singles if (found := show_job(job))}
+    arrays = dict.fromkeys(job.partition("_")[0] for job in singles)
+    lines: list[str] = []
+    for each in [(array,) for array in arrays] if len(arrays) <= FEW else [()]:
+        try:
+            lines += _call(["scontrol", "show", "job", "-o", *each]).splitlines()
+        except SchedulerError as error:
+            if not _UNKNOWN.search(str(error)):
+                raise
+    known: dict[str, SlurmJob] = {}
+    for line in lines:
+        ids = _IDS.match(line)
+        for name in _names(*ids.groups()) if ids else ():
+            if name in singles:
+                known.setdefault(name, parse_job(name, line))
+    return known
+
+
+def _names(job: str, array: str | None, tasks: str | None) -> Iterable[str]:
+    """What a line of ``scontrol show job`` is of: a job, a task of an array, or all of its tasks that wait."""
+    yield job
+    for part in re.split(",", (tasks or "").partition("%")[0].strip("[]")):
+        bounds = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if bounds:
+            first, last, by = int(bounds[1]), int(bounds[2] or bounds[1]), int(bounds[3] or 1)
+            yield from (f"{array}_{task}" for task in range(first, last + 1, by))
 
 
 def parse_job(job: str, line: str) -> SlurmJob:
@@ -143,7 +187,15 @@ def cancel(job: str) -> None:
 def _call(command: Sequence[str]) -> str:
     """Run one of SLURM's programs and return what it prints."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # another user's job may have any name
+            timeout=SECONDS,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"SLURM_BITSTR_LEN": "0"},  # an array's tasks are listed whole
+        )
     except FileNotFoundError as error:
         raise SchedulerError(
             f"{command[0]} was not found: SLURM's programs are not installed on this machine, or not on the PATH. "

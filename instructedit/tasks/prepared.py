@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from instructedit.errors import InputError
 from instructedit.records import EditExample, EditRequest, Probe
+from instructedit.terminal import quoted
 
 if TYPE_CHECKING:
     import datasets
@@ -101,12 +102,14 @@ def read_prepared(folder: Path | str, task: str, split: PreparedSplit) -> list[E
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"No folder of prepared tasks at {folder}. Make it: instructedit prepare --out {folder}.")
+        raise InputError(
+            f"No folder of prepared tasks at {folder}. Make it: instructedit prepare --out {quoted(folder)}."
+        )
     if not (folder / task / split / "state.json").is_file():
         exist = sorted(path.parent.parent.name + "/" + path.parent.name for path in folder.glob("[!.]*/*/state.json"))
         raise InputError(
             f"No prepared split {task}/{split} in {folder} (there: {', '.join(exist) or 'nothing'}). "
-            f"Make it: instructedit prepare --out {folder} --tasks {task}."
+            f"Make it: instructedit prepare --out {quoted(folder)} --tasks {quoted(task)}."
         )
     import datasets
 
@@ -116,7 +119,7 @@ def read_prepared(folder: Path | str, task: str, split: PreparedSplit) -> list[E
     except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
             f"The prepared split {folder / task / split} cannot be read ({error}). "
-            f"Make it again: instructedit prepare --out {folder} --tasks {task}."
+            f"Make it again: instructedit prepare --out {quoted(folder)} --tasks {quoted(task)}."
         ) from error
 
 

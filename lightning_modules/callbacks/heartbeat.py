@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from instructedit.runs.processes import mark
 from instructedit.runs.progress import Progress, State, write_progress
 from instructedit.scheduling.requeue import current_job, job_id
 from lightning_modules.callbacks import at_step_end
@@ -85,6 +86,7 @@ class Heartbeat(Callback):
             metrics=self._metrics,
             host=platform.node(),
             pid=os.getpid(),
+            process=mark(os.getpid()),
             job=job_id(),
             restarts=job.restarts if job else 0,
             nodes=os.environ.get("SLURM_JOB_NODELIST", ""),

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 import os
 import random
 import shutil
@@ -74,9 +75,47 @@ def test_other_test_data_is_not_paired(runs: Path, capsys: pytest.CaptureFixture
     assert "worse was tested on other records of zsre" in said and "no run has a record in common with good" in said
 
 
+def test_what_cannot_be_used_is_told_and_the_rest_is_shown(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also on the page: NaN and numbers whose sum is none have no place in it."""
+    rows = runs / "worse" / "results" / "test.jsonl"
+    rows.write_text(rows.read_text().replace('"value": 0.', '"value": NaN, "was": 0.'))
+    table = runs / "good" / "results" / "test.json"
+    content = json.loads(table.read_text())
+    content["Token accuracy"]["zsre / MEND"]["reliability"]["mean"] = math.nan
+    table.write_text(json.dumps(content))
+    metrics = runs / "sweep" / "seed-1" / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace(",1.0,", ",1e308,").replace(",0.5,", ",1e308,"))
+    broken = make_run(runs / os.fsdecode(b"caf\xe9\x1b"), scores=(1.0, 2.0))
+    (broken / "run.json").unlink()
+    (broken / "metrics.csv").unlink()
+    (broken / "config.yaml").write_text("a: [")
+    latin = make_run(runs / os.fsdecode(b"b\xe9"), scores=(1.0, 2.0))
+    compare("--folder", str(runs), "--out", str(tmp_path / "out"), "--metric", "val/score")
+    said = capsys.readouterr().out
+    flat = " ".join(said.split())
+    assert "values that no test gives" in flat and "left out that no test gives" in flat
+    assert "left out:" in flat and "is not YAML" in flat and "caf\\xe9\\x1b" in flat and "\x1b" not in said
+    assert "b\\xe9" in (tmp_path / "out" / "compare.csv").read_text() and latin.is_dir()
+    assert "b\\xe9" in (tmp_path / "out" / "compare.html").read_text()
+
+
+def test_a_run_with_two_names_is_compared_once(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (runs / "link").symlink_to(runs / "good")
+    monkeypatch.chdir(runs.parent)
+    compare("runs/good", str(runs / "good"), "runs/link", "runs/worse")
+    said = capsys.readouterr().out
+    assert [line.split()[1] for line in said.splitlines() if " step 20 " in line] == ["good", "worse"]
+
+
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
+        (("x" * 300,), "No run at 'xxx"),
+        (("good", "worse", "--against", "x" * 300), "Unknown run 'xxx"),
         (("nothere",), "No run at 'nothere'"),
         (("good", "--metric", "val/scores"), "Did you mean 'val/score'"),
         (("good", "worse", "--against", "sweep"), "Unknown run 'sweep'"),

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,18 +72,91 @@ def test_a_last_row_that_is_cut_in_a_number_is_left_out(tmp_path: Path) -> None:
     ("name", "content", "named"),
     [
         ("config.yaml", "a: [", "not YAML"),
+        ("config.yaml", "a: \xe9", "not YAML"),
         ("run.json", "{", "not JSON"),
         ("metrics.csv", "a,b\n1,2\n", "no column 'step'"),
         ("results/test.json", '{"Token accuracy": {"zsre": {"reliability": 1}}}', "no test table"),
         ("results/test.jsonl", '{"id": 1}\n', "no test rows"),
     ],
 )
-def test_a_broken_file_is_named(tmp_path: Path, name: str, content: str, named: str) -> None:
+def test_a_broken_file_is_named_and_the_rest_is_read(tmp_path: Path, name: str, content: str, named: str) -> None:
+    path = make_run(tmp_path / "a", rows=outcomes([1.0]))
+    (path / name).write_bytes(content.encode("latin-1"))
+    run = read_run(path, "a")
+    if name == "results/test.jsonl":
+        assert run.outcomes is not None and not run.notes
+        with pytest.raises(InputError, match=named):
+            run.outcomes()
+    else:
+        (note,) = run.notes
+        assert named in note and str(path / name) in note and "\n" not in note
+    assert bool(run.settings) == (name != "config.yaml") and bool(run.facts) == (name != "run.json")
+    assert ("train/loss" in run.curves) == (name != "metrics.csv") and run.cells  # of test.json or its rows
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json", "metrics.csv", "progress.json", "results/test.json"])
+def test_a_file_that_may_not_be_read_is_named_and_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = make_run(tmp_path / "a", rows=outcomes([1.0]))
+    write_progress(path, Progress("done", 20, 20))
+    for method in ("read_text", "read_bytes"):
+        real = getattr(Path, method)
+
+        def read(file: Path, *args: object, real: Any = real, **more: object) -> Any:
+            if file == path / name:
+                raise PermissionError(13, "Permission denied")
+            return real(file, *args, **more)
+
+        monkeypatch.setattr(Path, method, read)
+    (note,) = read_run(path, "a").notes
+    assert "Permission denied" in note and name.rpartition("/")[2] in note
+
+
+def test_results_that_may_not_be_looked_into_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_run(tmp_path / "a", rows=outcomes([1.0]))
+    monkeypatch.setattr(os, "access", lambda place, mode: place != path / "results")
+    (note,) = read_run(path, "a").notes
+    assert f"Cannot read {path / 'results'}: Permission denied" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("metrics.csv", "step,train/loss\n1,0.5\n2,0.4\n" + "\0" * 200_000, "1 row at the end left out"),
+        ("metrics.csv", f"step,train/loss\n1,0.5\n2,0.4\n3,{'9' * 200_000}\n", "1 row at the end left out"),
+        ("metrics.csv", f"step,train/loss\n1,0.5\n2,0.4\n{'3' * 5000},0.1\n", "1 row at the end left out"),
+        ("metrics.csv", "\0" * 200_000, "is no CSV file"),
+        ("run.json", '{"wandb_id": "x", "starts": 3, "data_sha256": [1], "fingerprint": {}}', ""),
+        ("run.json", '{"wandb_id": "x", "starts": [3, {"commit": 5, "versions": 7}]}', ""),
+        ("config.yaml", "model: &a\n  b: *a\n", "is no configuration"),
+        ("config.yaml", "model: [{2020-01-01: 1}]\n", "is no configuration"),
+        ("config.yaml", "model: {when: 2020-99-01}\n", "is not YAML"),
+        ("progress.json", '{"state": "running", "step": "a", "max_steps": 9}', "progress.json is damaged"),
+    ],
+)
+def test_odd_files_are_no_tracebacks(tmp_path: Path, name: str, content: str, told: str) -> None:
     path = make_run(tmp_path / "a", rows=outcomes([1.0]))
     (path / name).write_text(content)
-    with pytest.raises(InputError, match=named):
-        run = read_run(path, "a")
-        assert run.outcomes is not None
+    run = read_run(path, "a")
+    assert [told in note for note in run.notes] == [True] * bool(told) and run.cells
+    if "row at the end" in told:
+        assert run.curves["train/loss"].steps == [1, 2]
+
+
+@pytest.mark.parametrize("mean", ["NaN", "null", '"text"', "1e308", "Infinity", "true", "1" * 400])
+def test_a_value_that_is_none_is_left_out_of_the_table(tmp_path: Path, mean: str) -> None:
+    path = make_run(tmp_path / "a", rows=outcomes([1.0]))
+    table = json.loads((path / "results" / "test.json").read_text())
+    table["Token accuracy"]["zsre / MEND"]["reliability"] |= {"mean": "X"}
+    (path / "results" / "test.json").write_text(json.dumps(table).replace('"X"', mean))
+    run = read_run(path, "a")
+    assert len(run.notes) == 1 and "1 value left out" in run.notes[0]
+    assert ("zsre", "MEND", "reliability") not in run.cells and ("zsre", "MEND", "locality") in run.cells
+    rows = path / "results" / "test.jsonl"
+    rows.write_text(rows.read_text().replace('"value": 1.0', f'"value": {mean}'))
+    assert run.outcomes is not None
+    with pytest.raises(InputError, match="values that no test gives"):
         run.outcomes()
 
 

@@ -14,6 +14,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from instructedit import cli
+from instructedit.comparison.wandb_access import plain
 from instructedit.comparison.wandb_runs import read_project
 from instructedit.errors import InputError
 
@@ -157,7 +158,7 @@ def test_a_server_that_is_away_is_told_at_once(fresh: None, monkeypatch: pytest.
 
 def test_a_server_that_answers_nothing_is_not_waited_for(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr("instructedit.comparison.wandb_runs.REACH_SECONDS", 0.1)
+    monkeypatch.setattr("instructedit.comparison.wandb_access.REACH_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(InputError, match="cannot be reached .*timed out"):
@@ -169,3 +170,52 @@ def test_without_a_key_nothing_is_asked(fresh: None, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(InputError, match="No key for Weights & Biases"):
         read_project("me/edits")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("WANDB_API_KEY", "tooshort", "API key must have 40+ characters"),
+        ("WANDB_API_KEY", f"{KEY} ", "WANDB_API_KEY holds a space"),
+        ("WANDB_API_KEY", f"{KEY}\n", "WANDB_API_KEY holds a space"),
+        ("WANDB_BASE_URL", "nonsense", "'nonsense', which is none"),
+        ("WANDB_BASE_URL", "http://[", "'http://[', which is none"),
+        ("WANDB_BASE_URL", "ftp://x", "'ftp://x', which is none"),
+        ("WANDB_BASE_URL", "http://127.0.0.1:1234567", "which is none"),
+        ("WANDB_BASE_URL", f"http://{'x' * 70}.invalid", "cannot be reached"),
+        ("WANDB_BASE_URL", "http://me:SECRET@127.0.0.1:9", "holds a name or a password"),
+        ("WANDB_MODE", "garbage", "WANDB_MODE is 'garbage'"),
+        ("WANDB_MODE", "offline", "WANDB_MODE is 'offline', with which wandb asks no server"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_one_line_without_the_key(
+    fresh: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+    told: str,
+) -> None:
+    import wandb
+
+    run = tmp_path / "run"
+    folder = run / "wandb" / "offline-run-20260101_000000-cafe0001"
+    folder.mkdir(parents=True)
+    (folder / "run-cafe0001.wandb").touch()
+    (run / "run.json").write_text('{"wandb_id": "cafe0001"}')
+    settings = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9", "NETRC": str(tmp_path / "netrc")}
+    for name, given in (settings | {variable: value}).items():
+        monkeypatch.setenv(name, given)
+    for argv in (["--wandb", "me/edits"], ["--sync", str(run)]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["compare", *argv])
+        said = "".join(capfd.readouterr())
+        assert stop.value.code == 2 and said.count("\n") == 1 and told in said, said
+        assert KEY not in said and "SECRET" not in said and "tooshort" not in said
+        wandb.teardown()
+
+
+def test_an_error_is_told_without_key_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert plain(ValueError(f"{KEY} at\nhttp://me:SECRET@host/x.")) == "... at http://...@host/x"

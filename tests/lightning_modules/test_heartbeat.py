@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from instructedit.runs.jobs import JobRecord, add_job
+from instructedit.runs.processes import mark
 from instructedit.runs.progress import Progress, read_progress, write_progress
 from instructedit.runs.state import state_of
 from instructedit.scheduling import slurm
@@ -59,6 +61,7 @@ def test_it_tells_each_phase_and_that_it_is_done(
     assert scored and all(scored)
     last = told(tmp_path)
     assert (last.step, last.max_steps, last.saved_step, last.ranks) == (6, 6, 6, 1)
+    assert (last.pid, last.process) == (os.getpid(), mark(os.getpid()))
     assert last.metrics["val/score"] > 0 and last.device_seconds > 0 and last.seconds_per_step > 0
     assert state_of(tmp_path / "runs" / "run").word == "done"
 
@@ -88,6 +91,13 @@ def test_out_of_requeues_is_status_3_and_a_start_beyond_them_trains_nothing(
     assert run("fit", "--config", config) == 3
     assert "more than the 2 it may be" in capsys.readouterr().out
     assert (told(tmp_path).state, told(tmp_path).step) == ("stopped", 3)
+    # SLURM counts its own restarts: what the program tells is of this one.
+    add_job(tmp_path / "runs" / "run", JobRecord("7", "fit", "2026-01-01T00:00:00+00:00", "", "7.log", max_requeues=2))
+    ended = slurm.parse_job("7", "JobId=7 JobState=FAILED Restarts=3 ExitCode=3:0")
+    monkeypatch.setattr(slurm, "installed", lambda: True)
+    monkeypatch.setattr(slurm, "show_job", lambda job: ended)
+    found = state_of(tmp_path / "runs" / "run")
+    assert (found.word, found.requeues) == ("stopped", 3) and "more than the 2 it may be" in found.why
 
 
 @pytest.mark.slow

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from instructedit.comparison.wandb_files import files_of, records
 from lightning_modules import wandb_logger
-from lightning_modules.wandb_files import files_of, records
 from tests.lightning_modules.conftest import rows, write_experiment
 from tests.lightning_modules.wandb_server import WandbServer
 from tests.processes.jobs import Job
@@ -173,6 +174,7 @@ def test_no_key_and_no_output_is_in_any_file(offline: Place) -> None:
 
 
 def test_wandb_sync_makes_one_run_of_all_starts(offline: Place, server: WandbServer, tmp_path: Path) -> None:
+    """The offline files read by wandb's own reader, which is the one in `wandb sync`: nothing of ours is in between."""
     copy = tmp_path / "run"
     shutil.copytree(offline.run, copy)
     env = os.environ | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
@@ -184,8 +186,20 @@ def test_wandb_sync_makes_one_run_of_all_starts(offline: Place, server: WandbSer
     assert done.returncode == 0 and "ERROR" not in done.stderr, done.stderr
     check_server(server, offline)
     assert server.runs.keys() == {offline.id}
-    assert server.config(offline.id)["model"]["lr"] == 1e-3
-    assert "val/best_score" in server.summary(offline.id)
+    resolved = yaml.safe_load((offline.run / "config.yaml").read_text())
+    assert {key: server.config(offline.id)[key] for key in resolved} == resolved
+    known = json.loads((offline.run / "run.json").read_text())
+    made = server.config(offline.id)["provenance"]
+    assert (made["base_fingerprint"], made["data_sha256"]) == (known["fingerprint"], known["data_sha256"])
+    summary, table = server.summary(offline.id), json.loads((offline.run / "results" / "test.json").read_text())
+    cells = {
+        f"test/{row.partition(' / ')[2]}/{row.partition(' / ')[0]}/{metric}": cell["mean"]
+        for row, line in table["Token accuracy"].items()
+        for metric, cell in line.items()
+    }
+    assert cells and {name: summary[name] for name in cells} == pytest.approx(cells)
+    scores = [row["val/score"] for row in offline.csv().values() if "val/score" in row]
+    assert summary["val/best_score"] == max(scores) and summary["gpu_hours"] > 0 and summary["skipped_steps"] == 0
     assert {artifact["artifactTypeName"] for artifact in server.artifacts} == {"editor", "run_table"}
 
 

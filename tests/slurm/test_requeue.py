@@ -16,9 +16,9 @@ import pytest
 import torch
 import yaml
 
+from instructedit.comparison.wandb_files import records
 from instructedit.runs.jobs import read_jobs
 from instructedit.runs.progress import read_progress
-from lightning_modules.wandb_files import records
 from tests.lightning_modules.conftest import Write
 from tests.processes.jobs import Job
 from tests.slurm.conftest import Cluster

@@ -2,7 +2,7 @@
 
 Each start of a run writes a folder of its own, ``wandb/offline-run-<time>-<id>``, and ``wandb sync`` uploads them one
 after the other into one run. A start that was killed leaves a file with a torn end, at which that upload would stop:
-what is torn is cut off here, and the steps in it are logged again by the start that comes next.
+what is torn is cut off here, by the start that comes next, which logs the steps in it again, or before the upload.
 """
 
 import logging
@@ -85,22 +85,44 @@ def mend(folder: Path, run_id: str) -> int:
         UnknownFormat: a file is of a format not known here; nothing of it was changed.
         OSError: a file cannot be read or written.
     """
-    for path in reversed(files_of(folder, run_id)):
-        end, step, started = 0, 0, False
-        for place, record in records(path):
-            end, kind = place, record.WhichOneof("record_type")
-            started = started or kind == "run"
-            if kind == "history":
-                step = record.history.step.num
-        if not started:
-            # `wandb sync` would refuse it, and every later folder of the run with it.
-            shutil.rmtree(path.parent)
-            continue
-        if end < path.stat().st_size:
-            os.truncate(path, end)
-            if path.with_name(path.name + BEGUN).exists():
-                # `wandb sync` has sent it up to there and not counted it as sent: it would send it all once more.
-                path.with_name(path.name + SENT).touch()
-        if step:
-            return step
-    return 0
+    return next((step for path in reversed(files_of(folder, run_id)) if (step := mend_file(path))), 0)
+
+
+def mend_file(path: Path) -> int:
+    """Cut a torn end off a file, or take its folder away where nothing is in it; nobody may write it any more.
+
+    Args:
+        path: a ``.wandb`` file in a folder of its own.
+
+    Returns:
+        The last step that is in it; 0 for none.
+
+    Raises:
+        UnknownFormat: it is of a format not known here, and was not changed.
+        OSError: it cannot be read or written.
+    """
+    end, step, started = 0, 0, False
+    for place, record in records(path):
+        end, kind = place, record.WhichOneof("record_type")
+        started = started or kind == "run"
+        if kind == "history":
+            step = record.history.step.num
+    if not started:
+        # `wandb sync` would refuse it, and every later folder of the run with it.
+        shutil.rmtree(path.parent)
+    elif end < path.stat().st_size:
+        os.truncate(path, end)
+        if begun(path):
+            # `wandb sync` has sent it up to there and not counted it as sent: it would send it all once more.
+            path.with_name(path.name + SENT).touch()
+    return step
+
+
+def sent(path: Path) -> bool:
+    """Whether ``wandb sync`` has sent all of a file."""
+    return path.with_name(path.name + SENT).exists()
+
+
+def begun(path: Path) -> bool:
+    """Whether ``wandb sync`` has begun with a file: once more, it would send what it has sent again."""
+    return path.with_name(path.name + BEGUN).exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.wandb_files import BLOCK, FILE_HEADER, UnknownFormat, mend, records
+from instructedit.comparison.wandb_files import BLOCK, FILE_HEADER, UnknownFormat, mend, records
 
 
 def framed(contents: list[bytes]) -> bytes:
