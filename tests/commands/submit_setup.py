@@ -16,12 +16,18 @@ count=$(wc -l < "$FAKE_SLURM/calls")
 echo $((100 + count))
 """
 SCONTROL = """#!/bin/bash
-id=${@: -1}
-for state in "$FAKE_SLURM/state-$id" "$FAKE_SLURM/state-${id%_*}" "$FAKE_SLURM/state"; do [ -e "$state" ] && break; done
-[ "$(cat "$state")" = UNKNOWN ] && { echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }
-[ "$(cat "$state")" = NO_TASK ] && { echo "Job $id not found"; exit 1; }
-reason=$(cat "$FAKE_SLURM/reason-$id" 2>/dev/null || echo None)
-echo "JobId=$id JobState=$(cat "$state") Reason=$reason Restarts=0 NodeList=n1 ExitCode=0:0"
+tell() { # id
+    local id=$1 state reason
+    for state in "$FAKE_SLURM"/{state-$id,state-${id%_*},state}; do [ -e "$state" ] && break; done
+    [ "$(cat "$state")" = UNKNOWN ] && { echo "slurm_load_jobs error: Invalid job id specified" >&2; return 1; }
+    [ "$(cat "$state")" = NO_TASK ] && { echo "Job $id not found"; return 1; }
+    reason=$(cat "$FAKE_SLURM/reason-$id" 2>/dev/null || echo None)
+    echo "JobId=$id JobState=$(cat "$state") Reason=$reason Restarts=0 NodeList=n1 ExitCode=0:0"
+}
+[ "${@: -1}" != -o ] && { tell "${@: -1}"; exit; }
+# Without a job: all that were submitted and are known.
+for ((id = 101; id <= 100 + $(wc -l < "$FAKE_SLURM/calls"); id++)); do tell "$id" 2>/dev/null | grep ^JobId; done
+exit 0
 """
 SCANCEL = """#!/bin/bash
 [ -e "$FAKE_SLURM/no-cancel" ] && { echo "scancel: error: Kill job error: Access/permission denied" >&2; exit 1; }
