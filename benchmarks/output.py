@@ -33,6 +33,8 @@ def machine(dtype: str, threads: int | None = None) -> dict[str, object]:
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return ""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
