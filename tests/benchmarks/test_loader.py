@@ -21,6 +21,7 @@ def test_an_empty_task_is_left_out(prepared: Path) -> None:
     assert {task: len(found) for task, found in loader.read(prepared).items()} == {"convsent": 16, "recent": 16}
 
 
+@pytest.mark.slow
 def test_the_demo_tasks_are_made_in_memory() -> None:
     assert all(len(found) > 100 for found in loader.read(None).values())
 
