@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 (NAMES[m["strategy"]], m["ranks"], c["kind"], c["calls"], c["bytes"], c["formula"], c["ratio"])
                 for m in measured
                 for c in m["collectives"]
+                if m["ranks"] > 1
             ],
             "Bytes a rank gives to collectives in a step",
         )

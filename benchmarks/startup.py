@@ -1,6 +1,6 @@
 """Wall time of the commands that answer at once, and from ``instructedit fit`` to its first optimiser step.
 
-    python benchmarks/startup.py [--repeats 5] [--fits 3] [--no-fit]
+    python benchmarks/startup.py [--repeats 5] [--fits 3] [--dtype float32] [--no-fit]
 
 Claims: ``instructedit --help`` answers within 0.5 s; ``submit --dry-run`` and ``status`` within 1.5 s. Each number is
 the median over fresh processes, in turns, after one unmeasured start of each; the files of Python and torch are then in
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fits", type=int, default=3, help="measured trainings")
     parser.add_argument("--no-fit", action="store_true", help="leave the trainings out")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "experiment" / "demo.yaml")
+    parser.add_argument("--dtype", default="bfloat16", help="of the base, for the trainings")
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             (start.name, median(seconds), min(seconds), max(seconds), *verdict(start, median(seconds)))
             for start, seconds in times.items()
         ]
-        fits = [] if given.no_fit else first_steps(folder, given.config, data, given.fits)
+        fits = [] if given.no_fit else first_steps(folder, given.config, data, given.dtype, given.fits)
     for place, what in enumerate(("fit, until its checks are done", "fit, until its first step")):
         seconds = [fit[place] for fit in fits]
         if seconds:
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "fit_checked_s": [fit[0] for fit in fits],
         "fit_first_step_s": [fit[1] for fit in fits],
     }
-    print_json("startup", numbers, "bfloat16")
+    print_json("startup", numbers, given.dtype)
 
 
 def verdict(start: Start, seconds: float) -> tuple[str, str]:
@@ -139,16 +140,16 @@ def prepared(folder: Path) -> Path:
     return out
 
 
-def first_steps(folder: Path, config: Path, data: Path, repeats: int) -> list[tuple[float, float]]:
+def first_steps(folder: Path, config: Path, data: Path, dtype: str, repeats: int) -> list[tuple[float, float]]:
     """Start trainings one after the other; the first is not counted."""
-    return [first_step(folder, config, data, f"first-{n}") for n in range(repeats + 1)][1:]
+    return [first_step(folder, config, data, dtype, f"first-{n}") for n in range(repeats + 1)][1:]
 
 
-def first_step(folder: Path, config: Path, data: Path, name: str) -> tuple[float, float]:
+def first_step(folder: Path, config: Path, data: Path, dtype: str, name: str) -> tuple[float, float]:
     """Seconds until a training has checked everything, and until the first line of its metrics is written."""
     configs = ("--config", str(config), "--config", str(ROOT / "configs" / "trainer" / "cpu.yaml"))
     place = ("--data.folder", str(data), "--run.folder", str(folder / "fits"), "--run.name", name)
-    short = ("--model.warmup_steps", "0", "--trainer.max_steps", "2")
+    short = ("--model.dtype", dtype, "--model.warmup_steps", "0", "--trainer.max_steps", "2")
     run, log = folder / "fits" / name, folder / f"{name}.log"
     with log.open("w") as output:
         began = time.perf_counter()

@@ -46,7 +46,7 @@ def test_the_script_prints_a_table_and_a_line_of_json(
 ) -> None:
     monkeypatch.setattr(startup, "prepared", lambda folder: prepared)
     config = write_experiment(tmp_path, prepared, llama_folder)
-    startup.main(["--repeats", "1", "--fits", "0", "--config", str(config)])
+    startup.main(["--repeats", "1", "--no-fit", "--config", str(config)])
     found = last_line(capsys.readouterr().out)
     assert list(found["seconds"]) == ["--help", "submit --dry-run", "status, no runs", "status, 10 runs"]
     assert found["fit_first_step_s"] == []
@@ -55,6 +55,6 @@ def test_the_script_prints_a_table_and_a_line_of_json(
 @pytest.mark.slow
 def test_a_training_is_watched_until_its_first_step(prepared: Path, llama_folder: Path, tmp_path: Path) -> None:
     config = write_experiment(tmp_path, prepared, llama_folder)
-    checked, stepped = startup.first_step(tmp_path, config, prepared, "one")
+    checked, stepped = startup.first_step(tmp_path, config, prepared, "float32", "one")
     assert 0 < checked < stepped
     assert (tmp_path / "fits" / "one" / "metrics.csv").read_text().count("\n") >= 2
