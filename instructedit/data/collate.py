@@ -5,7 +5,7 @@ batch is the same on any number of ranks and after any restart. Knows examples, 
 tokenizer; it never sees a model. Batches may mix tasks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from instructedit.data.paraphrase import question_of, rewordings
 from instructedit.data.rows import Rows
 from instructedit.data.samplers import Draw
-from instructedit.data.tokenise import TokenisedText, tokenise
+from instructedit.data.tokenise import TokenisedText, tokenise_all
 from instructedit.errors import InputError
 from instructedit.instructions.pools import InstructionPool, pool_for
 from instructedit.instructions.rendering import training_instruction
@@ -22,6 +22,9 @@ from instructedit.records import EditExample, EditRequest
 from instructedit.tasks.choice import stable_fraction, stable_hash
 
 T = TypeVar("T")
+
+ROLES = ("inner", "rephrase", "avoid", "locality")
+"""The rows of a `Batch`, under their names there."""
 
 
 @dataclass(frozen=True)
@@ -109,40 +112,44 @@ class Collator:
         Raises:
             InputError: a text is longer than the context, an instruction's slot is missing.
         """
-        edit: list[tuple[int, TokenisedText]] = []
-        rephrase: list[tuple[int, TokenisedText]] = []
-        avoid: list[tuple[int, TokenisedText]] = []
-        locality: list[tuple[int, TokenisedText]] = []
+        places: list[tuple[str, int]] = []
+        pairs: list[tuple[str, str]] = []
         requests: list[EditRequest] = []
+
+        def add(role: str, index: int, found: Iterable[tuple[str, str]]) -> None:
+            before = len(pairs)
+            pairs.extend(found)
+            places.extend([(role, index)] * (len(pairs) - before))
+
         for index, draw in enumerate(draws):
             example = self._example(draw)
             request = example.request
             prompt = self._prompt(example, draw.seed)
             requests.append(replace(request, prompt=prompt))
             text = request.instruction + prompt
-            edit += [(index, self._tokens(text, target)) for target in request.targets]
-            rephrase += [(index, self._tokens(*pair)) for pair in self._rephrases(example, prompt, draw.seed)]
-            avoid += [(index, self._tokens(text, other)) for other in self._avoided(example, draw.seed)]
-            locality += [(index, self._tokens(*pair)) for pair in self._kept(example, draw)]
+            add("inner", index, ((text, target) for target in request.targets))
+            add("rephrase", index, self._rephrases(example, prompt, draw.seed))
+            add("avoid", index, ((text, other) for other in self._avoided(example, draw.seed)))
+            add("locality", index, self._kept(example, draw))
+        rows: dict[str, list[tuple[int, TokenisedText]]] = {role: [] for role in ROLES}
+        texts = tokenise_all(self.tokenizer, pairs, self.max_tokens)
+        for (role, index), found in zip(places, texts, strict=True):
+            rows[role].append((index, found))
         return Batch(
-            inner=Rows.of(edit),
-            rephrase=Rows.of(rephrase),
-            avoid=Rows.of(avoid),
-            locality=Rows.of(locality),
+            **{role: Rows.of(rows[role]) for role in ROLES},
             tasks=tuple(request.task for request in requests),
             record_ids=tuple(request.id for request in requests),
             requests=tuple(requests),
         )
-
-    def _tokens(self, text: str, target: str) -> TokenisedText:
-        return tokenise(self.tokenizer, text, target, self.max_tokens)
 
     def _example(self, draw: Draw) -> EditExample:
         example = self.examples[draw.task][draw.index]
         if self.pools is None:
             return example
         pool = pool_for(self.pools, draw.task)
-        return example.instructed(training_instruction(pool, example.request, draw.seed))
+        # Not example.instructed(): of the probes, training reads prompts and targets alone.
+        instruction = training_instruction(pool, example.request, draw.seed)
+        return replace(example, request=replace(example.request, instruction=instruction))
 
     def _prompt(self, example: EditExample, seed: int) -> str:
         request = example.request
@@ -195,5 +202,7 @@ def _fraction(seed: int, what: str) -> float:
 
 
 def _shuffled(items: Sequence[T], seed: int, what: str) -> list[T]:
+    if len(items) < 2:
+        return list(items)
     order = sorted(range(len(items)), key=lambda index: stable_hash(str(seed), what, str(index)))
     return [items[index] for index in order]

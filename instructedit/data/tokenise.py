@@ -40,12 +40,41 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, text: str, target: str, max_tok
     Raises:
         InputError: the target is empty, or the whole is longer than the context.
     """
-    if not target.strip():
-        raise InputError(f"Empty target for the input {text[-80:]!r}: a request needs a text to edit in.")
-    joint = text if text and text[-1].isspace() else text + " "
-    encoded = tokenizer(joint + target, return_offsets_mapping=True, verbose=False)
-    ids: list[int] = list(encoded["input_ids"])
-    ends: Sequence[tuple[int, int]] = encoded["offset_mapping"]
+    (found,) = tokenise_all(tokenizer, [(text, target)], max_tokens)
+    return found
+
+
+def tokenise_all(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_tokens: int
+) -> list[TokenisedText]:
+    """Do what ``tokenise`` does for several (text, target) at once.
+
+    One call of the tokenizer for all of them takes half the time of one each.
+
+    Raises:
+        InputError: as ``tokenise``, for any of them.
+    """
+    joints = []
+    for text, target in pairs:
+        if not target.strip():
+            raise InputError(f"Empty target for the input {text[-80:]!r}: a request needs a text to edit in.")
+        joints.append(text if text and text[-1].isspace() else text + " ")
+    if not joints:
+        return []
+    whole = [joint + target for joint, (_, target) in zip(joints, pairs, strict=True)]
+    encoded = tokenizer(whole, return_offsets_mapping=True, verbose=False)
+    tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return [
+        _found(ids, ends, joint, pair, max_tokens)
+        for joint, pair, (ids, ends) in zip(joints, pairs, tokens, strict=True)
+    ]
+
+
+def _found(
+    ids: Sequence[int], ends: Sequence[tuple[int, int]], joint: str, pair: tuple[str, str], max_tokens: int
+) -> TokenisedText:
+    """Find where the target begins in the tokens of ``joint`` and target."""
+    text, target = pair
     if ids and ends[-1][0] == ends[-1][1]:  # a closing special token, which some tokenizers add
         ids, ends = ids[:-1], ends[:-1]
     n_target = sum(1 for _, end in ends if end > len(joint))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from instructedit.data.tokenise import tokenise
+from instructedit.data.tokenise import tokenise, tokenise_all
 from instructedit.errors import InputError
 from tests.conftest import byte_tokenizer
 
@@ -46,3 +46,15 @@ def test_bad_texts_are_refused_with_advice(text: str, target: str, limit: int, m
         return
     with pytest.raises(InputError, match=message):
         tokenise(TOKENIZER, text, target, limit)
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), max_size=4))
+def test_several_at_once_are_each_as_alone(pairs: list[tuple[str, str]]) -> None:
+    pairs = [(text.strip() or "x", target.strip() or "y") for text, target in pairs]
+    alone = [tokenise(TOKENIZER, text, target, 512) for text, target in pairs]
+    assert tokenise_all(TOKENIZER, pairs, 512) == alone
+
+
+def test_one_bad_text_among_several_is_refused() -> None:
+    with pytest.raises(InputError, match="'Rome is'"):
+        tokenise_all(TOKENIZER, [("Paris is", "big"), ("Rome is", " ")], 512)
