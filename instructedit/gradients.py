@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from instructedit.base.model import Base
 from instructedit.base.sites import Site
 from instructedit.base.split import Split
-from instructedit.data.rows import Rows, mean_by
+from instructedit.data.rows import Rows, Tokens, mean_by
+from instructedit.head_losses import nll_at
 from instructedit.hooks import record
 
 
@@ -23,25 +24,38 @@ from instructedit.hooks import record
 class EditGradients:
     """Factors of the gradients of ``n_requests`` requests at one site, packed over tokens.
 
-    Only tokens the loss depends on are kept: for a site in the last block those are the few that
-    predict the target, since nothing after the block mixes tokens.
+    Only tokens the loss depends on are kept: for an MLP's site in the last block those are the few that
+    predict the target, since nothing after it mixes tokens. Which they are follows from the rows'
+    lengths, so that nobody has to wait for a device to look.
 
-    Shapes: x (k, d_in), delta (k, d_out), request (k,) not decreasing. All fp32 but ``request``.
+    Shapes: x (k, d_in), delta (k, d_out), live (k, 1). All fp32.
+
+    Args:
+        x: what the site was given.
+        delta: the loss's gradient with respect to what it gave.
+        live: 1, but 0 for a token whose delta is exactly zero (its target's probability rounds to 1): it takes no part
+            in moments and updates.
+        tokens: which tokens these are.
     """
 
     x: Tensor
     delta: Tensor
-    request: LongTensor
-    n_requests: int
+    live: Tensor
+    tokens: Tokens
+
+    @property
+    def request(self) -> Tensor:
+        """The request of each token (k,), not decreasing."""
+        return self.tokens.request
+
+    @property
+    def n_requests(self) -> int:
+        """How many requests there are."""
+        return self.tokens.n_requests
 
     def by_request(self, packed: Tensor) -> Tensor:
         """Lay packed vectors (k, d) out by request: (n_requests, r, d), zeros where a request has fewer."""
-        count = torch.bincount(self.request, minlength=self.n_requests)
-        start = torch.cumsum(count, 0) - count
-        slot = torch.arange(len(self.request), device=packed.device) - start[self.request]
-        rank = int(count.max()) if len(self.request) else 0
-        out = packed.new_zeros(self.n_requests, rank, packed.shape[-1])
-        return out.index_put((self.request, slot), packed)
+        return self.tokens.by_request(packed)
 
     def norms(self) -> Tensor:
         """Return the Frobenius norm of each request's whole weight gradient: (n_requests,)."""
@@ -65,8 +79,7 @@ def frobenius(u: Tensor, v: Tensor) -> Tensor:
 def inner_loss(split: Split, tail_states: Tensor, rows: Rows, n_requests: int) -> Tensor:
     """Return the mean NLL of the target tokens of each request, over all of its rows: (n_requests,)."""
     targets = rows.targets(tail_states.device)
-    logits = split.logits(targets.select(tail_states)).float()
-    nll = torch.nn.functional.cross_entropy(logits, targets.label, reduction="none")
+    nll, _ = nll_at(split, targets.select(tail_states), targets.label)
     return mean_by(nll, rows.request_index(nll.device)[targets.row], n_requests)
 
 
@@ -89,17 +102,16 @@ def inner_gradients(
     Returns:
         Per site name its factors, detached and fp32; and the requests' losses (n_requests,).
     """
+    device = hidden.device
     with torch.enable_grad(), record(base.model, [site.name for site in sites]) as seen:
-        losses = inner_loss(split, split.tail(hidden.detach().requires_grad_()), rows, n_requests)
+        states = split.tail(hidden.detach().requires_grad_(), rows.windows(device))
+        losses = inner_loss(split, states, rows, n_requests)
         # Requests share no computation, so the gradient of the sum holds each one's own gradient.
         deltas = torch.autograd.grad(losses.sum(), [seen[site.name].y for site in sites])
-    row_request = rows.request_index(hidden.device)
-    lengths = torch.tensor([len(ids) for ids in rows.ids], device=hidden.device)
-    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths.unsqueeze(1)
+    mixed, last = (rows.gradient_tokens(n_requests, what, device) for what in (True, False))
     gradients = {}
     for site, delta in zip(sites, deltas, strict=True):
-        keep = real & (delta != 0).any(-1)
-        request: LongTensor = row_request.unsqueeze(1).expand_as(keep)[keep]  # type: ignore[assignment]
-        x = seen[site.name].x[keep]
-        gradients[site.name] = EditGradients(x.float(), delta[keep].float(), request, n_requests)
+        tokens = last if base.at_targets(site) else mixed
+        x, d = tokens.pick(seen[site.name].x).float(), tokens.pick(delta).float()
+        gradients[site.name] = EditGradients(x, d, (d != 0).any(1, keepdim=True).float(), tokens)
     return gradients, losses.detach()

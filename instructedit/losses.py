@@ -37,7 +37,12 @@ def token_unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
     Welleck et al. 2020; ConvSent puts it on the completions of the side that is not wanted
     (PAPER.md, ConvSent, made exact).
     """
-    return -log1m_exp(-token_nll(logits, labels))
+    return unlikelihood_of(token_nll(logits, labels))
+
+
+def unlikelihood_of(nll: Tensor) -> Tensor:
+    """-log(1 - p) of -log p (m,) -> (m,)."""
+    return -log1m_exp(-nll)
 
 
 def token_kl(base_logits: Tensor, edited_logits: Tensor) -> Tensor:

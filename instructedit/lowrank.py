@@ -8,12 +8,35 @@ An update never touches a weight: inside ``applied`` a site returns y + (x u^T) 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import LongTensor, Tensor, nn
 
 from instructedit.gradients import frobenius
 from instructedit.hooks import replace
+
+
+class _Repeated(torch.autograd.Function):
+    """Entries of a tensor (b, ...) by index, some of them several times.
+
+    The backward pass adds them up as a product with a matrix of zeros and ones: adding by index goes number by number
+    on a CPU, and in another order each time on a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.entries = len(values)
+        return values.index_select(0, rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        which = torch.arange(ctx.entries, device=rows.device).unsqueeze(1) == rows
+        added = which.to(of_out.dtype) @ of_out.flatten(1)
+        return added.view(ctx.entries, *of_out.shape[1:]), None
 
 
 @dataclass(frozen=True)
@@ -40,9 +63,8 @@ class LowRankUpdate:
 
     def for_rows(self, rows: LongTensor) -> "LowRankUpdate":
         """Repeat the requests' changes so that entry n is the change row n of a batch sees."""
-        # Not self.u[rows]: its backward adds element by element, this one row by row.
         rows = rows.to(self.u.device)  # type: ignore[assignment]
-        return LowRankUpdate(self.u.index_select(0, rows), self.v.index_select(0, rows))
+        return LowRankUpdate(_Repeated.apply(self.u, rows), _Repeated.apply(self.v, rows))
 
     def merged(self) -> "LowRankUpdate":
         """Add all requests' changes into one: (1, b * r, ...)."""

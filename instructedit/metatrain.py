@@ -7,6 +7,7 @@ ranks change the mathematics. Works in a bare loop; knows nothing about trainers
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,13 +18,14 @@ from instructedit.base.split import Split
 from instructedit.base.store import TrunkStore
 from instructedit.conditions import OldAnswers, conditions_of
 from instructedit.data.collate import Batch
-from instructedit.data.rows import Rows, mean_by, pad_states
+from instructedit.data.rows import Rows, mean_of_means, pad_states
 from instructedit.errors import InputError
 from instructedit.gradients import EditGradients, inner_gradients
+from instructedit.head_losses import kl_at, nll_at
 from instructedit.hypernet.editor import HyperEditor
 from instructedit.hypernet.face import MetaEditor
 from instructedit.hypernet.moments import TokenSums
-from instructedit.losses import token_kl, token_nll, token_unlikelihood
+from instructedit.losses import unlikelihood_of
 from instructedit.lowrank import LowRankUpdate, applied
 from instructedit.records import EditRequest
 
@@ -110,19 +112,33 @@ class Stage:
             known[first_block] = split, store
         return cls(base, *known[first_block])
 
-    def fetch(self, rows: Rows) -> None:
-        """Have the store ready for rows of several roles: what it misses then shares passes through the trunk."""
-        if self.store.keeps:
-            self.store.states(rows.ids)
-
     def hidden(self, rows: Rows) -> Tensor:
         """Return the states (n, t, d) entering the tail, each distinct input computed or read once."""
-        return pad_states(self.store.states(rows.ids), self.base.device, self.base.dtype)
+        return self.hidden_of(rows)[0]
+
+    def hidden_of(self, *roles: Rows) -> list[Tensor]:
+        """Return the states (n, t, d) entering the tail for rows of several roles.
+
+        Each distinct input is computed or read once for all of them, and those that are missing share passes
+        through the trunk.
+        """
+        states = iter(self.store.states([ids for rows in roles for ids in rows.ids]))
+        return [pad_states(list(islice(states, len(rows))), self.base.device, self.base.dtype) for rows in roles]
 
 
-def request_gradients(editor: MetaEditor, stage: Stage, inner: Rows, n_requests: int) -> dict[str, EditGradients]:
-    """Run trunk and inner pass for the edit inputs and return every site's factors."""
-    hidden = stage.hidden(inner)
+def request_gradients(
+    editor: MetaEditor, stage: Stage, inner: Rows, n_requests: int, hidden: Tensor | None = None
+) -> dict[str, EditGradients]:
+    """Run trunk and inner pass for the edit inputs and return every site's factors.
+
+    Args:
+        editor: whose sites.
+        stage: the split base.
+        inner: the edit inputs.
+        n_requests: how many requests they belong to.
+        hidden: (n, t, d), their states entering the tail, where they are at hand.
+    """
+    hidden = stage.hidden(inner) if hidden is None else hidden
     return inner_gradients(stage.base, stage.split, editor.sites, hidden, inner, n_requests)[0]
 
 
@@ -150,35 +166,30 @@ def meta_loss(editor: MetaEditor, stage: Stage, batch: Batch, weights: LossWeigh
         The loss, ready for ``backward`` into the editor alone, and its parts.
     """
     n = len(batch.tasks)
-    stage.fetch(batch.inner + batch.rephrase + batch.avoid + batch.locality)
-    gradients = request_gradients(editor, stage, batch.inner, n)
+    outer = batch.inner + batch.rephrase + batch.avoid
+    inner_hidden, outer_hidden, local_hidden = stage.hidden_of(batch.inner, outer, batch.locality)
+    gradients = request_gradients(editor, stage, batch.inner, n, inner_hidden)
     sums = editor.sums(gradients)
     updates = request_updates(editor, stage, gradients, batch.requests)
-    outer = batch.inner + batch.rephrase + batch.avoid
-    logits = edited_logits(stage, updates, outer)
-    targets = outer.targets(logits.device)
-    row_request = outer.request_index(logits.device)
-    # Rows come in this order, so the roles are slices: a mask would copy whole vocabularies.
+    targets, row_request = outer.targets(stage.base.device), outer.request_index(stage.base.device)
+    nll, best = nll_at(stage.split, edited_states(stage, updates, outer, outer_hidden), targets.label)
+    # Rows come in this order, so the roles are slices.
     asked, wanted = sum(batch.inner.n_target), sum((batch.inner + batch.rephrase).n_target)
-    nll = token_nll(logits[:wanted], targets.label[:wanted])
-    edit = _by_request(nll, targets.row[:wanted], row_request, n)
-    dislike = token_unlikelihood(logits[wanted:], targets.label[wanted:])
-    unlikelihood = _by_request(dislike, targets.row[wanted:], row_request, n)
+    edit = mean_of_means(nll[:wanted], targets.row[:wanted], row_request, n)
+    unlikelihood = mean_of_means(unlikelihood_of(nll[wanted:]), targets.row[wanted:], row_request, n)
 
-    local = batch.locality.targets(logits.device)
-    local_request = batch.locality.request_index(logits.device)
+    local = batch.locality.targets(stage.base.device)
+    local_request = batch.locality.request_index(stage.base.device)
     with torch.no_grad():
-        local_hidden = stage.hidden(batch.locality)
-        before = stage.split.logits(local.select(stage.split.tail(local_hidden)))
-    after = edited_logits(stage, updates, batch.locality, local_hidden)
-    kl = _by_request(token_kl(before, after), local.row, local_request, n)
+        before = edited_states(stage, {}, batch.locality, local_hidden)
+    divergence, same = kl_at(stage.split, before, edited_states(stage, updates, batch.locality, local_hidden))
+    kl = mean_of_means(divergence, local.row, local_request, n)
     loss = (weights.edit * (edit + weights.unlikelihood * unlikelihood) + weights.locality * kl).sum()
 
     with torch.no_grad():
-        right = (logits[:asked].argmax(-1) == targets.label[:asked]).float()
-        same = (before.argmax(-1) == after.argmax(-1)).float()
-        reliability = _by_request(right, targets.row[:asked], row_request, n)
-        kept = _by_request(same, local.row, local_request, n)
+        right = (best[:asked] == targets.label[:asked]).float()
+        reliability = mean_of_means(right, targets.row[:asked], row_request, n)
+        kept = mean_of_means(same.float(), local.row, local_request, n)
         norm = torch.stack([update.norms() for update in updates.values()]).square().sum(0).sqrt()
     return MetaLoss(
         loss=loss,
@@ -195,10 +206,15 @@ def meta_loss(editor: MetaEditor, stage: Stage, batch: Batch, weights: LossWeigh
 
 def edited_logits(stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, hidden: Tensor | None = None) -> Tensor:
     """Return the logits (m, vocabulary) that predict the rows' target tokens, each row under its request's edit."""
+    return stage.split.logits(edited_states(stage, updates, rows, hidden))
+
+
+def edited_states(stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, hidden: Tensor | None = None) -> Tensor:
+    """Return the states (m, d) that predict the rows' target tokens, each row under its request's edit."""
     hidden = stage.hidden(rows) if hidden is None else hidden
     with applied(stage.base.model, updates, rows.request_index(hidden.device)):
-        states = stage.split.tail(hidden)
-    return stage.split.logits(rows.targets(hidden.device).select(states))
+        states = stage.split.tail(hidden, rows.windows(hidden.device))
+    return rows.targets(hidden.device).select(states)
 
 
 @torch.no_grad()
@@ -236,10 +252,3 @@ def _first_norms(editor: HyperEditor, collected: Sequence[dict[str, EditGradient
     """Mean norm (n_sites,) of the updates over all requests."""
     norms = [torch.stack([update.norms() for update in editor(g).values()]) for g in collected]
     return torch.cat(norms, 1).mean(1)
-
-
-def _by_request(values: Tensor, row: Tensor, row_request: Tensor, n_requests: int) -> Tensor:
-    """Average token values within rows, then rows within requests: (n_requests,), 0 where there is no row."""
-    per_row = mean_by(values, row, len(row_request))
-    rows = row.unique()  # only the rows that have values take part
-    return mean_by(per_row[rows], row_request[rows], n_requests)

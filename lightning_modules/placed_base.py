@@ -86,6 +86,7 @@ class PlacedBase:
         return min(site.block for site in self.sites)
 
     def _make_stages(self, base: Base) -> None:
+        base.split(self._first_block).whole_head = self.in_step
         self.stage, self.evaluation_stage = (
             Stage(base, base.split(self._first_block), self._store(base)) for _ in range(2)
         )

@@ -85,3 +85,14 @@ def test_norms_are_those_of_the_dense_changes() -> None:
 def test_shapes_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2, 5\).*\(1, 3, 7\)"):
         LowRankUpdate(torch.zeros(1, 2, 5), torch.zeros(1, 3, 7))
+
+
+def test_changes_repeated_for_rows_add_up_in_the_backward_pass_as_indexing_does() -> None:
+    rows = torch.tensor([2, 0, 2, 2])
+    found, wanted = (torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in "ab")
+    weights = torch.randn(4, 4, 5)
+    update = LowRankUpdate(found, found * 2).for_rows(rows)
+    assert torch.equal(update.u, found[rows])
+    (update.u * weights + update.v).sum().backward()
+    (wanted[rows] * weights + 2 * wanted[rows]).sum().backward()
+    torch.testing.assert_close(found.grad, wanted.grad)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from instructedit.base.adaptors import Adaptor, adaptor_for
 from instructedit.base.fingerprint import fingerprint_of_model
 from instructedit.base.paging import Pager
+from instructedit.base.sites import Site
 from instructedit.base.split import Split
 from instructedit.errors import InputError
 
@@ -86,6 +87,11 @@ class Base:
         if first_block not in self._splits:
             self._splits[first_block] = Split(self.model, self.adaptor, first_block, self._pager)
         return self._splits[first_block]
+
+    def at_targets(self, site: Site) -> bool:
+        """Say whether a site computes only where ``Split.tail`` is told to: the MLP of the last block."""
+        last = self.n_blocks - 1
+        return site.name.startswith(f"{self.adaptor.block_path(last)}.{self.adaptor.mlp}.")
 
     def keep_tail(self, first_block: int) -> None:
         """Keep the blocks from ``first_block`` on in memory; those below are read whenever they run.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel
 
 from instructedit.base.adaptors import Adaptor
@@ -35,12 +35,41 @@ class _NoPositions(nn.Module):
         return torch.zeros((), dtype=torch.int64, device=ids.device)
 
 
+class _AtPositions(nn.Module):
+    """Stands where the last block's MLP is: computes it at chosen positions alone, and gives zeros at the others.
+
+    No token is mixed with another after it, so that the others' outputs reach nobody who looks at the chosen ones.
+
+    Attributes:
+        positions: (n, m), different ones in each row; None for all.
+    """
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.positions: LongTensor | None = None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.positions is None:
+            everywhere: Tensor = self.mlp(hidden)
+            return everywhere
+        n, t, d = hidden.shape
+        # Whole rows of (n * t, d): gather's backward pass would add number by number.
+        places = (self.positions + t * torch.arange(n, device=hidden.device).unsqueeze(1)).flatten()
+        chosen = self.mlp(hidden.reshape(n * t, d).index_select(0, places).view(n, -1, d))
+        return hidden.new_zeros(n * t, d).index_copy(0, places, chosen.reshape(-1, d)).view(n, t, d)
+
+
 class Split:
     """A base cut before ``first_block``: ``logits(tail(trunk(ids)))`` equals the whole model's logits.
 
     Sequences are right padded and no attention mask is passed: attention is causal, so padding never
     reaches a real token. The halves hold the same submodule objects as the model, so a hook on
     one of the model's submodules acts here as well. Legend: n sequences, t tokens, d hidden width.
+
+    Attributes:
+        whole_head: whether a loss must ask the head once for all positions: ranks that share a base must all ask it
+            the same number of times.
 
     Args:
         model: a causal language model in ``eval()``.
@@ -60,14 +89,17 @@ class Split:
         self.first_block = first_block
         self._pager = pager
         self._adaptor = adaptor
-        below = [block if index < first_block else _Pass() for index, block in enumerate(blocks)]
-        above = [block if index >= first_block else _Pass() for index, block in enumerate(blocks)]
+        self._last_mlp = _AtPositions(blocks[-1].get_submodule(adaptor.mlp))
+        halves = [*list(blocks)[:-1], _with(blocks[-1], {adaptor.mlp: self._last_mlp})]
+        below = [block if index < first_block else _Pass() for index, block in enumerate(halves)]
+        above = [block if index >= first_block else _Pass() for index, block in enumerate(halves)]
         decoder = adaptor.decoder_of(model)
         self._embeddings = decoder.get_submodule(adaptor.embeddings)
         self._trunk = _with(decoder, {adaptor.blocks: nn.ModuleList(below), adaptor.norm: nn.Identity()})
         absolute: dict[str, nn.Module] = {adaptor.positions: _NoPositions()} if adaptor.positions else {}
         self._tail = _with(decoder, {adaptor.blocks: nn.ModuleList(above), **absolute})
         self._head = model.get_output_embeddings()
+        self.whole_head = False
         if model.config.model_type not in adaptor.model_types:
             self._check(model, adaptor)
 
@@ -145,14 +177,31 @@ class Split:
             chain.append(_with(self._trunk, changes))
         return chain
 
-    def tail(self, hidden: Tensor) -> Tensor:
-        """Hidden states (n, t, d) of the trunk to states (n, t, d) after the last norm; differentiable."""
-        return _run(self._tail, hidden)
+    def tail(self, hidden: Tensor, positions: LongTensor | None = None) -> Tensor:
+        """Hidden states (n, t, d) of the trunk to states (n, t, d) after the last norm; differentiable.
+
+        Args:
+            hidden: what enters the first block of the tail.
+            positions: (n, m), the only positions whose states are wanted, different ones in each row. The last
+                block's MLP computes at these alone, and its modules see (n, m, d); what is returned
+                elsewhere means nothing. None: all, to the bit what the whole model computes.
+        """
+        self._last_mlp.positions = positions
+        try:
+            return _run(self._tail, hidden)
+        finally:
+            self._last_mlp.positions = None
 
     def logits(self, states: Tensor) -> Tensor:
         """States (..., d) after the last norm to logits (..., vocabulary)."""
         logits: Tensor = self._head(states)
         return logits
+
+    def positions_at_once(self, portion_bytes: int) -> int | None:
+        """Return how many positions' fp32 logits fit in so many bytes, at least 1; None where all go together."""
+        if self.whole_head:
+            return None
+        return max(1, portion_bytes // (4 * self._head.weight.shape[0]))
 
     @torch.no_grad()
     def _check(self, model: PreTrainedModel, adaptor: Adaptor) -> None:

@@ -4,18 +4,36 @@ Mitchell et al. 2022, section 3.2: h = z + relu(s * (U V z + b) + o) with a scal
 o per site, so that one network serves every site of its shape. Knows vectors and site numbers.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 
-def relu_alive(z: Tensor) -> Tensor:
-    """Rectify z, with derivative 1 at exactly 0.
+class _Residual(torch.autograd.Function):
+    """z + relu(scale * inner + offset), with derivative 1 of the rectifier at exactly 0.
 
     Blocks start as the identity because U is zero, so every pre-activation starts at exactly 0. There
     relu's derivative is 0 and clamp's depends on the torch version (1 in 2.13, 0 in 2.15): with
-    either, a block could stay dead for ever without an error. This form does not depend on it.
+    either, a block could stay dead for ever without an error. This form does not depend on it. Between
+    forward and backward pass it keeps ``inner`` alone, and it makes few passes over memory: next to the
+    matrix products they are what a block costs.
+
+    Shapes: z, inner (k, width), scale, offset (width,).
     """
-    return torch.where(z >= 0, z, torch.zeros_like(z))
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, inner: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        ctx.save_for_backward(inner, scale, offset)
+        return torch.addcmul(offset, scale, inner).clamp_min_(0).add_(z)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        inner, scale, offset = ctx.saved_tensors
+        of_pre = torch.addcmul(offset, scale, inner).ge_(0).mul_(of_out)
+        return of_out, of_pre * scale, (of_pre * inner).sum(0), of_pre.sum(0)
 
 
 class LowRankBlock(nn.Module):
@@ -36,10 +54,21 @@ class LowRankBlock(nn.Module):
         self.offset = nn.Parameter(torch.zeros(n_sites, width))
         nn.init.xavier_normal_(self.down)
 
-    def forward(self, z: Tensor, site: int) -> Tensor:
-        """Transform the vectors z (k, width) of one site, numbered within the block."""
-        inner = (z @ self.down.T) @ self.up.T + self.bias
-        return z + relu_alive(self.scale[site] * inner + self.offset[site])
+    def forward(self, z: Tensor, counts: Sequence[int]) -> Tensor:
+        """Transform vectors z (k, width), those of each site behind those of the one before.
+
+        Args:
+            z: the vectors of all sites that share the block.
+            counts: how many of them are each site's, in the sites' order.
+        """
+        inner = torch.addmm(self.bias, z @ self.down.T, self.up.T)
+        # One matrix product for all sites; what a site has of its own is a vector.
+        sizes = list(counts)
+        parts = [
+            _Residual.apply(*each)
+            for each in zip(z.split(sizes), inner.split(sizes), self.scale, self.offset, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class MendNetwork(nn.Module):
@@ -59,8 +88,16 @@ class MendNetwork(nn.Module):
         rank = min(rank, d_in + d_out)
         self.blocks = nn.ModuleList(LowRankBlock(d_in + d_out, rank, n_sites) for _ in range(n_blocks))
 
-    def forward(self, z: Tensor, site: int) -> tuple[Tensor, Tensor]:
-        """Map standardised (x, delta) pairs z (k, d_in + d_out) to pseudo (k, d_in) and (k, d_out)."""
+    def forward(self, z: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Map standardised (x, delta) pairs to pseudo ones.
+
+        Args:
+            z: (k, d_in + d_out), the pairs of all sites, those of each site behind those of the one before.
+            counts: how many of them are each site's, in the sites' order.
+
+        Returns:
+            Pseudo x (k, d_in) and pseudo delta (k, d_out), in the same order.
+        """
         for block in self.blocks:
-            z = block(z, site)
+            z = block(z, counts)
         return z[:, : self.d_in], z[:, self.d_in :]

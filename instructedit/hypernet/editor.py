@@ -64,7 +64,8 @@ class HyperEditor(MetaEditor):
         shapes: dict[str, list[Site]] = {}
         for site in self.sites:
             shapes.setdefault(f"{site.d_in}x{site.d_out}", []).append(site)
-        self._place = {site.name: (shape, n) for shape, group in shapes.items() for n, site in enumerate(group)}
+        self._shapes = {shape: tuple(group) for shape, group in shapes.items()}
+        self._index = {site.name: index for index, site in enumerate(self.sites)}
         self.networks = nn.ModuleDict(
             {
                 shape: MendNetwork(group[0].d_in, group[0].d_out, config.rank, config.n_blocks, len(group))
@@ -93,6 +94,14 @@ class HyperEditor(MetaEditor):
         else:
             self.alpha.mul_(factor)
 
+    def place_of(self, site: str) -> tuple[str, int]:
+        """Return which network a site's gradients go through, and the site's number in it."""
+        for shape, group in self._shapes.items():
+            for number, other in enumerate(group):
+                if other.name == site:
+                    return shape, number
+        raise KeyError(site)
+
     @property
     def started(self) -> bool:
         """Whether the moments have seen enough to standardise with."""
@@ -105,7 +114,7 @@ class HyperEditor(MetaEditor):
         """Sum up what the moments are to learn from these gradients, site by site; see ``merge``."""
         directed = self.directed(gradients)
         return [
-            moment.sums(torch.cat([directed[site.name].x, directed[site.name].delta], 1))
+            moment.sums(torch.cat([directed[site.name].x, directed[site.name].delta], 1), directed[site.name].live)
             for site, moment in zip(self.sites, self._moments(), strict=True)
         ]
 
@@ -134,11 +143,19 @@ class HyperEditor(MetaEditor):
             raise RuntimeError("The editor's moments are empty: run metatrain.warm_up once before the first step.")
         directed = self.directed(gradients)
         alphas = self.alphas()
+        moments = self._moments()
         updates = {}
-        for index, (site, moment) in enumerate(zip(self.sites, self._moments(), strict=True)):
-            g = directed[site.name]
-            shape, place = self._place[site.name]
-            z = moment.standardise(torch.cat([g.x, g.delta], 1))
-            pseudo_x, pseudo_delta = self.networks[shape](z, place)
-            updates[site.name] = LowRankUpdate(g.by_request(pseudo_x), g.by_request(-alphas[index] * pseudo_delta))
-        return updates
+        for shape, group in self._shapes.items():
+            found = [directed[site.name] for site in group]
+            # All sites of a shape in one pass: the network's matrices are read, and their gradients made, once.
+            z = [
+                moments[self._index[site.name]].standardise(torch.cat([g.x, g.delta], 1))
+                for site, g in zip(group, found, strict=True)
+            ]
+            counts = [len(g.x) for g in found]
+            pseudo = self.networks[shape](z[0] if len(z) == 1 else torch.cat(z), counts)
+            parts = zip(group, found, *(part.split(counts) for part in pseudo), strict=True)
+            for site, g, pseudo_x, pseudo_delta in parts:
+                step = -alphas[self._index[site.name]] * g.live
+                updates[site.name] = LowRankUpdate(g.by_request(pseudo_x), g.by_request(step * pseudo_delta))
+        return {site.name: updates[site.name] for site in self.sites}

@@ -6,6 +6,7 @@ its neighbours, and a resumed run goes on as if it had not stopped. Knows vector
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,35 +51,51 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("m2", torch.zeros(width))
+        self._started = False
 
     @property
     def started(self) -> bool:
         """Whether two tokens or more have been seen; before that nothing can be standardised."""
-        return int(self.count) > 1
+        # Asked of the device only until it is so: the count never falls, but when a state is loaded.
+        self._started = self._started or int(self.count) > 1
+        return self._started
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._started = False
+        super()._load_from_state_dict(*args, **kwargs)
 
     def std(self) -> Tensor:
         """Return the standard deviation per element (d,), floored."""
         std = (self.m2 / (self.count - 1).clamp_min(1)).sqrt()
-        return std.clamp_min(self.floor * float(std.mean()) + 1e-30)
+        return torch.maximum(std, self.floor * std.mean() + 1e-30)
 
     def standardise(self, z: Tensor) -> Tensor:
         """Return (z - mean) / std for z (k, d)."""
         return (z - self.mean) / self.std()
 
     @torch.no_grad()
-    def sums(self, z: Tensor) -> TokenSums:
-        """Sum up the vectors z (k, d), shifted by the running mean so that no digits are lost."""
+    def sums(self, z: Tensor, live: Tensor | None = None) -> TokenSums:
+        """Sum up the vectors z (k, d), shifted by the running mean so that no digits are lost.
+
+        Args:
+            z: the vectors.
+            live: (k, 1), 0 for those that do not count, 1 for the others; None counts all.
+        """
         shifted = z.double() - self.mean
-        count = torch.tensor([len(z)], dtype=torch.int64, device=z.device)
-        return TokenSums(count, shifted.sum(0), shifted.square().sum(0))
+        if live is None:
+            count = torch.tensor([len(z)], dtype=torch.int64, device=z.device)
+        else:
+            shifted *= live
+            count = live.sum().long().unsqueeze(0)
+        return TokenSums(count, shifted.sum(0), shifted.square_().sum(0))
 
     @torch.no_grad()
     def merge(self, sums: TokenSums) -> None:
         """Merge the sums of one optimiser step; they must have been taken under the present mean."""
-        if int(sums.count) == 0:
-            return
+        # Of no token at all nothing changes; told by arithmetic, which does not wait for a device.
         total = self.count + sums.count
-        offset = sums.first / sums.count
-        self.m2 += sums.second - offset * sums.first + offset.square() * (self.count * sums.count / total)
-        self.mean += offset * (sums.count / total)
+        offset = sums.first / sums.count.clamp_min(1)
+        share = sums.count / total.clamp_min(1)
+        self.m2 += sums.second - offset * sums.first + offset.square() * (self.count * share)
+        self.mean += offset * share
         self.count.copy_(total)

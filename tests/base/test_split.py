@@ -157,3 +157,33 @@ def test_a_model_that_scales_on_the_way_is_refused(tiny_tokenizer: PreTrainedTok
     base = Base.from_model(granite, tiny_tokenizer)
     with pytest.raises(InputError, match="'granite'.*do not add up"):
         base.split(2)
+
+
+def test_a_tail_at_chosen_positions_gives_their_states_and_gradients(base: Base) -> None:
+    split = base.split(2)
+    hidden = split.trunk(token_ids())
+    n, t, _ = hidden.shape
+    positions = torch.arange(t - 5, t - 1).expand(n, -1)
+    seen = []
+    last = base.adaptor.blocks_of(base.model)[-1].get_submodule(base.adaptor.matrices[-1])
+    handle = last.register_forward_hook(lambda _, args, output: seen.append(args[0].shape[1]))
+    found, wanted = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    rows = torch.arange(n).unsqueeze(1)
+    some, all_of_them = split.tail(found, positions)[rows, positions], split.tail(wanted)[rows, positions]
+    handle.remove()
+    assert seen == [4, t], "the last MLP computed elsewhere too"
+    torch.testing.assert_close(some, all_of_them, rtol=1e-5, atol=1e-5)
+    weights = torch.linspace(-1, 1, some.numel()).reshape(some.shape)
+    (some * weights).sum().backward()
+    (all_of_them * weights).sum().backward()
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+    assert torch.equal(split.tail(hidden), split.tail(wanted.detach())), "the choice outlived its call"
+
+
+def test_the_choice_of_positions_ends_with_an_exception_too(tiny_base: Base) -> None:
+    split = tiny_base.split(2)
+    hidden = split.trunk(token_ids())
+    before = split.tail(hidden)
+    with pytest.raises((RuntimeError, IndexError)):
+        split.tail(hidden, torch.full((hidden.shape[0], 2), 10_000))
+    assert torch.equal(split.tail(hidden), before)

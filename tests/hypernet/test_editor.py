@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from instructedit.base import Base
 from instructedit.base.sites import SiteSpec, find_sites
 from instructedit.errors import InputError
-from instructedit.hypernet.blocks import LowRankBlock, relu_alive
+from instructedit.hypernet.blocks import LowRankBlock
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
 from instructedit.metatrain import LossWeights, meta_loss, warm_up
 from tests.core import editor_on, gradients_of, random_batch
@@ -19,13 +21,69 @@ def test_one_network_per_shape_and_one_alpha_per_site(tiny_llama_base: Base, tin
 
 def test_blocks_are_the_identity_at_the_start() -> None:
     z = torch.randn(5, 8)
-    assert torch.equal(LowRankBlock(8, 4, 2)(z, 1), z)
+    assert torch.equal(LowRankBlock(8, 4, 2)(z, [2, 3]), z)
 
 
-def test_the_rectifier_is_alive_at_zero() -> None:
-    z = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
-    relu_alive(z).sum().backward()
-    assert z.grad is not None and z.grad.tolist() == [0.0, 1.0, 1.0]
+def test_sites_of_one_shape_in_one_pass_equal_one_after_the_other(tiny_base: Base) -> None:
+    editor, stage = editor_on(tiny_base)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in editor.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    gradients = gradients_of(editor, stage, random_batch(0))
+    updates = editor(gradients)
+    for index, site in enumerate(editor.sites):
+        g = gradients[site.name]
+        shape, place = editor.place_of(site.name)
+        z = editor.moments[index].standardise(torch.cat([g.x, g.delta], 1))
+        for block in editor.networks[shape].blocks:
+            z = slow_block(block, z, place)
+        u, v = g.by_request(z[:, : site.d_in]), g.by_request(-editor.alphas()[index] * z[:, site.d_in :])
+        torch.testing.assert_close(updates[site.name].materialise(), u.transpose(1, 2) @ v, rtol=1e-4, atol=1e-7)
+
+
+def test_a_token_whose_gradient_is_exactly_zero_takes_no_part(tiny_base: Base) -> None:
+    editor, stage = editor_on(tiny_base)
+    gradients = gradients_of(editor, stage, random_batch(0))
+    name = editor.sites[0].name
+    g = gradients[name]
+    assert bool((g.live == 1).all()), "which tokens have a gradient follows from lengths"
+    dead = torch.ones_like(g.live)
+    dead[0] = 0
+    changed = {**gradients, name: replace(g, delta=g.delta * dead, live=dead)}
+    assert int(editor.sums(changed)[0].count) == len(g.x) - 1
+    first, second = editor(gradients)[name].materialise(), editor(changed)[name].materialise()
+    z = editor.moments[0].standardise(torch.cat([g.x, g.delta], 1))[0]
+    own = -1e-4 * torch.outer(z[: editor.sites[0].d_in], z[editor.sites[0].d_in :])
+    torch.testing.assert_close(first[0] - second[0], own, rtol=1e-3, atol=1e-7)
+
+
+def slow_block(block: LowRankBlock, z: torch.Tensor, site: int) -> torch.Tensor:
+    """The block by its formula; where alone decides the rectifier's derivative."""
+    inner = (z @ block.down.T) @ block.up.T + block.bias
+    pre = block.scale[site] * inner + block.offset[site]
+    return z + torch.where(pre >= 0, pre, 0.0)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_block_equals_its_formula_and_is_alive_at_zero(trained: bool) -> None:
+    torch.manual_seed(0)
+    block, weights = LowRankBlock(8, 4, 2), torch.randn(5, 8)
+    if trained:
+        for parameter in block.parameters():
+            parameter.data.add_(torch.randn_like(parameter))
+    found, wanted = (torch.randn(5, 8, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    fast = block(found, [2, 3])
+    (fast * weights).sum().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in block.named_parameters()}
+    block.zero_grad()
+    slow = torch.cat([slow_block(block, wanted[:2], 0), slow_block(block, wanted[2:], 1)])
+    (slow * weights).sum().backward()
+    torch.testing.assert_close(fast, slow)
+    torch.testing.assert_close(found.grad, wanted.grad)
+    for name, parameter in block.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad)
+    assert gradients["up"].abs().sum() > 0, "dead at zero"
 
 
 def test_at_the_start_the_update_is_minus_alpha_times_the_standardised_gradient(tiny_base: Base) -> None:
