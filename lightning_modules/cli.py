@@ -186,6 +186,7 @@ def _start(cli: "EditorCLI", tracked: "WandbRun") -> str | None:
             raise InputError(f"trainer.{name} is {getattr(trainer, name)}. Set it to 1 or more.")
     module.check_steps(trainer.max_steps)
     module.placed.check_strategy(trainer.strategy, module.method)
+    module.check_portions(trainer.strategy, data.micro_tokens)
     cli.directory.check(cli.resolved())
     module.science = science(cli.resolved())
     data.load_pools(module.method)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from instructedit.base import Base
 from instructedit.data.collate import Batch, Collator, TrainingMix
 from instructedit.data.paraphrase import with_rewordings
+from instructedit.data.portions import by_length
 from instructedit.data.samplers import MultiTaskSampler
 from instructedit.errors import InputError, MismatchError
 from instructedit.instructions.pools import DEFAULT_POOLS, InstructionPool, load_pools, pool_for
@@ -38,7 +39,10 @@ class EditDataModule(LightningDataModule):
         temperature: for ``balance: temperature``.
         caps: at most so many records of a task are edited in; the others may still serve as locality inputs.
         batch: requests in one optimiser step, over all ranks and micro-batches.
-        micro_batch: requests computed at once on one rank; null for all of the rank's share.
+        micro_batch: requests computed at once on one rank, those with texts of like length together; null for all of
+            the rank's share.
+        micro_tokens: at most so many tokens of a micro-batch are computed at once, padding included; null for all.
+            Costs a second copy of the gradients.
         mix: how many rephrases, locality inputs and unwanted texts each request brings.
         seed: decides the order of the records and every choice among texts.
         validation_records: records a task is validated on, chosen by hash; null for all.
@@ -58,6 +62,7 @@ class EditDataModule(LightningDataModule):
         caps: dict[str, int] | None = None,
         batch: int = 8,
         micro_batch: int | None = None,
+        micro_tokens: int | None = None,
         mix: TrainingMix = TrainingMix(),  # noqa: B008 - frozen
         seed: int = 0,
         validation_records: int | None = 100,
@@ -68,7 +73,7 @@ class EditDataModule(LightningDataModule):
         super().__init__()
         if not tasks or len(set(tasks)) != len(tasks):
             raise InputError(f"data.tasks is {tasks}: name at least one prepared task, each once.")
-        counts = {"batch": batch, "micro_batch": micro_batch, "eval_batch": eval_batch}
+        counts = {"batch": batch, "micro_batch": micro_batch, "micro_tokens": micro_tokens, "eval_batch": eval_batch}
         counts |= {"validation_records": validation_records, "test_records": test_records}
         for name, value in counts.items():
             if value is not None and value < 1:
@@ -83,6 +88,7 @@ class EditDataModule(LightningDataModule):
         )
         self.balance, self.temperature, self.caps = balance, temperature, caps
         self.batch, self.micro_batch, self.mix, self.seed = batch, micro_batch, mix, seed
+        self.micro_tokens = micro_tokens
         self.validation_records, self.test_records = validation_records, test_records
         self.eval_batch, self.num_workers = eval_batch, num_workers
         self.pools: dict[str, InstructionPool] | None = None
@@ -92,6 +98,7 @@ class EditDataModule(LightningDataModule):
         self.sampler: MultiTaskSampler
         self.start = 0
         self.world_size, self.rank = 1, 0
+        self._latest: tuple[int, list[Batch]] | None = None
 
     # --- building ----------------------------------------------------------------------------------------------------
     def load_pools(self, method: str) -> dict[str, InstructionPool] | None:
@@ -139,9 +146,16 @@ class EditDataModule(LightningDataModule):
     def micro(self, index: int) -> Batch:
         """Return one rank's micro-batch, counted from the start of training."""
         step, part = divmod(index, self.micro_batches)
-        draws = self.sampler.local_batch(step, self.rank, self.world_size)
-        size = self.micro_batch or len(draws)
-        return self.collator(draws[part * size : (part + 1) * size])
+        return self._portions(step)[part]
+
+    def _portions(self, step: int) -> list[Batch]:
+        """One rank's share of a step in micro-batches; the latest one's is kept, its parts are asked for in turn."""
+        if self._latest is None or self._latest[0] != step:
+            draws = self.sampler.local_batch(step, self.rank, self.world_size)
+            batch = self.collator(draws)
+            size = self.micro_batch or len(draws)
+            self._latest = step, [batch] if size >= len(draws) else by_length(batch, size)
+        return self._latest[1]
 
     def first_batches(self, steps: int) -> list[Batch]:
         """Return the global batches of the first steps in micro-batches, the same ones on every rank."""

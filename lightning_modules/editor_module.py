@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 from instructedit.base import Base, SiteSpec
@@ -22,12 +23,13 @@ from instructedit.hypernet.editor import EditorConfig, HyperEditor
 from instructedit.hypernet.face import MetaEditor
 from instructedit.hypernet.ke import KEConfig
 from instructedit.hypernet.kinds import EditorMethod, make_editor
-from instructedit.hypernet.moments import TokenSums
 from instructedit.metatrain import LossWeights, Stage, meta_loss, warm_up
+from instructedit.optimisers import make_adam
+from instructedit.portioned import meta_loss_within
 from lightning_modules.callbacks import at_step_end
 from lightning_modules.placed_base import PlacedBase, Placement
 from lightning_modules.saved_state import OURS, check_belongs, count_in_steps
-from lightning_modules.step_means import StepMeans
+from lightning_modules.step_tally import StepTally
 from lightning_modules.store_config import StoreConfig
 from lightning_modules.strategies.fsdp2 import FSDP2, whole
 from lightning_modules.strategies.sharded import PREFIX, Sharded
@@ -105,7 +107,6 @@ class EditorModule(LightningModule):
         self.last_values: dict[str, float] = {}
         self._built = False
         self._plain = False
-        self._sums: list[TokenSums] | None = None
         self._bad = False
         self._grad_norm = 0.0
 
@@ -168,7 +169,7 @@ class EditorModule(LightningModule):
     def on_train_start(self) -> None:
         """Start the moments of a new editor; a resumed one has them."""
         data = self.trainer.datamodule
-        self._means = StepMeans(data.tasks)
+        self._tally = StepTally(data.tasks)
         if not self.editor.started:
             with self.whole_editor() as editor:
                 warm_up(editor, self.stage, data.first_batches(WARM_UP_STEPS))
@@ -200,9 +201,24 @@ class EditorModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """One Adam; a second optimiser would step the alphas twice."""
-        optimizer = torch.optim.Adam(self.parameter_groups())
+        # An engine that cuts Adam's state makes and moves that state itself, as the plain loop has it.
+        optimizer = make_adam(self.parameter_groups(), fused=self.sharded is None)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate(self.trainer.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def check_portions(self, strategy: Strategy, micro_tokens: int | None) -> None:
+        """Check that the editor is whole on each rank where a micro-batch's gradients are added up by us.
+
+        Raises:
+            InputError: it is cut.
+        """
+        if micro_tokens is not None and (
+            isinstance(strategy, FSDP2) or isinstance(strategy, Zero) and strategy.stage > 2
+        ):
+            raise InputError(
+                f"data.micro_tokens is {micro_tokens}, which needs the whole editor on every rank; fsdp2 and zero_3 "
+                "cut it. Set data.micro_batch instead, or trainer.strategy to ddp, zero_1 or zero_2."
+            )
 
     def check_steps(self, max_steps: int) -> None:
         """Check that the learning rates have risen before a run of so many steps ends.
@@ -228,24 +244,33 @@ class EditorModule(LightningModule):
     # --- the step ----------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch; its loss is divided by the requests of the whole global batch."""
-        result = meta_loss(self.editor, self.stage, batch, self.weights)
-        self._bad = self._bad or not bool(torch.isfinite(result.loss))
-        self._means.add(batch.tasks, result)
-        pairs = zip(self._sums, result.sums, strict=True) if self._sums else None
-        self._sums = [kept + new for kept, new in pairs] if pairs else result.sums
+        tokens = self.trainer.datamodule.micro_tokens
+        result = (
+            meta_loss(self.editor, self.stage, batch, self.weights)
+            if tokens is None
+            else meta_loss_within(self.editor, self.stage, batch, self.weights, tokens)
+        )
+        self._tally.add(batch.tasks, result)
         # Lightning divides by the micro-batches and averages over the ranks: undo both.
         parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
         loss = result.loss * (parts / self.trainer.datamodule.batch)
         # An engine that looks at gradients alone must see it too.
-        return loss * math.nan if self._bad and self.sharded and self.sharded.skips_steps else loss
+        if not (self.sharded and self.sharded.skips_steps):
+            return loss
+        # Times NaN, not NaN in its place: the gradients must be NaN too.
+        return loss * torch.where(self._tally.not_finite(loss.device) > 0, math.nan, 1.0)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the gradients of a non-finite step away: Adam then leaves weights and state as they are."""
         if self.sharded and self.sharded.skips_steps:
             return
         gradients = [value.grad for value in self.editor.parameters() if value.grad is not None]
-        self._grad_norm = float(whole(torch.nn.utils.get_total_norm(gradients))) if gradients else 0.0
-        self._bad = bool(self._over_ranks(torch.tensor([float(self._bad or not math.isfinite(self._grad_norm))])) > 0)
+        norm = whole(torch.nn.utils.get_total_norm(gradients)).double() if gradients else self._number(0.0)
+        bad = torch.maximum(self._tally.not_finite(self.device), (~norm.isfinite()).double())
+        told = torch.stack([bad, self._number(self._tally.tokens)])
+        # The one time in a step that the host waits for the device: it must know whether to step.
+        self._grad_norm, ranks_bad, tokens = torch.cat([norm.reshape(1), self._over_ranks(told)]).tolist()
+        self._bad, self.step_tokens = ranks_bad > 0, int(tokens)
         if self._bad:
             optimizer.zero_grad(set_to_none=True)
 
@@ -256,13 +281,15 @@ class EditorModule(LightningModule):
             if not at_step_end(self.trainer, batch_idx):
                 return  # the engine is asked at every micro-batch, and counts them itself
             self._grad_norm, self._bad = self.sharded.last_step()
+            self.step_tokens = int(self._over_ranks(self._number(self._tally.tokens)))
         step = self.trainer.global_step + 1
-        if not self._bad and self._sums is not None:
-            self.editor.merge([self._summed(part) for part in self._sums])
+        sums, means = self._tally.take(self._over_ranks, self.device)
+        if not self._bad:
+            self.editor.merge(sums)
         self.bad_in_a_row = self.bad_in_a_row + 1 if self._bad else 0
         self.skipped_steps += self._bad
-        self._sums, self._bad = None, False
-        self._log(step)
+        self._bad = False
+        self._log(step, means)
         if self.bad_in_a_row >= self.max_bad_steps:
             raise NonFiniteError(
                 f"Losses or gradients were not finite in {self.bad_in_a_row} steps in a row, up to step {step}; those "
@@ -270,8 +297,8 @@ class EditorModule(LightningModule):
                 f"under a new --run.name. The last checkpoint is in {self.trainer.default_root_dir}/checkpoints."
             )
 
-    def _summed(self, part: TokenSums) -> TokenSums:
-        return TokenSums(*(self._over_ranks(value) for value in (part.count, part.first, part.second)))
+    def _number(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=self.device)
 
     def _over_ranks(self, value: Tensor) -> Tensor:
         if self.trainer.world_size > 1:
@@ -279,14 +306,12 @@ class EditorModule(LightningModule):
             torch.distributed.all_reduce(value)
         return value
 
-    def _log(self, step: int) -> None:
-        sums = self._over_ranks(self._means.sums()).cpu()
-        self.step_tokens = self._means.tokens(sums)
+    def _log(self, step: int, means: Tensor) -> None:
         if step % self.trainer.log_every_n_steps:
             return
         alphas = self._alphas()
         rates = [group["lr"] for group in self.optimizers().param_groups]
-        self.last_values = self._means.values(sums) | {
+        self.last_values = self._tally.values(means) | {
             "train/grad_norm": self._grad_norm,
             "train/lr": rates[0],
         }

@@ -31,6 +31,7 @@ FREE = (
     "model.max_bad_steps",
     "data.folder",
     "data.micro_batch",
+    "data.micro_tokens",
     "data.eval_batch",
     "data.num_workers",
 )
