@@ -232,7 +232,7 @@ class DataSource:
         batches = list(islice(self.loader(0), steps + 1))
         warm_up(editor, stage, batches[:2])
         for batch in batches:
-            stage.fetch(batch.inner + batch.rephrase + batch.avoid + batch.locality)
+            stage.store.states((batch.inner + batch.rephrase + batch.avoid + batch.locality).ids)
         optimizer = torch.optim.Adam(editor.parameters(), 1e-4)
         return [self._train(stage, editor, optimizer, steps, n) for n in workers]
 

@@ -17,8 +17,8 @@ FP32, FP64 = 4, 8
 DDP_BUCKET = 25 * 2**20
 """Bytes of gradients that DDP gives to one all-reduce, its default."""
 
-MEANS = 9
-"""Columns of the table of means that ranks add up: counts, losses, tokens and six parts of the loss, per task."""
+MEANS = 8
+"""Columns of the table of means that ranks add up: counts, losses and six parts of the loss, per task."""
 
 
 def told(default: float, words: str) -> Any:
@@ -85,8 +85,8 @@ def traffic(strategy: Strategy, editor: EditorSize, n_sites: int, n_tasks: int) 
     bytes each), the table of means, and a flag or a norm.
     """
     weights = FP32 * editor.parameters
-    sums = Collective("moments' sums", "all_reduce", FP64 * (n_sites + 2 * editor.width), 3 * n_sites)
-    means = Collective("table of means", "all_reduce", FP64 * n_tasks * MEANS)
+    sums = Collective("moments' sums", "all_reduce", FP64 * (n_sites + 2 * editor.width))
+    means = Collective("table of means", "all_reduce", FP64 * n_tasks * MEANS, 0)  # in the same message
     if strategy == "ddp":
         buckets = ceil(weights / DDP_BUCKET)
         buffers = FP64 * n_sites + 2 * FP32 * editor.width

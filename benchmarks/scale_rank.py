@@ -108,7 +108,7 @@ def train(settings: dict[str, Any], counter: Counter) -> dict[str, Any]:
                 trainer.strategy.model.register_comm_hook(None, allreduce_hook)
             for step in range(skipped + steps):  # the trunk's states are there, as in a later epoch
                 batch = trainer.datamodule.micro(step)
-                pl_module.stage.fetch(batch.inner + batch.rephrase + batch.avoid + batch.locality)
+                pl_module.stage.store.states((batch.inner + batch.rephrase + batch.avoid + batch.locality).ids)
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             seen.append((time.perf_counter(), loopback(), counter.snapshot()))

@@ -1,0 +1,184 @@
+"""Memory of a training step: measured on the CPU, by the formula, and that of a textbook MEND step.
+
+    python benchmarks/memory.py --base smollm2-135m --rank 256
+    python benchmarks/memory.py --base gpt2-xl --rank 1920 --batch 8 --textbook
+    python benchmarks/random_base.py /tmp/llama-7b-random
+    python benchmarks/memory.py --base /tmp/llama-7b-random --placement tail_only --dtype bfloat16 --rank 1920 --batch 8
+
+Each measurement is a process of its own that builds the base, makes three steps (trunk states stored before) and
+watches its anonymous memory, 200 times a second; what the imports take is subtracted. Pages of a mapped checkpoint do
+not count: the system drops them when it wants to. The formula is that of docs/placement.md, with this batch's own rows.
+Linux alone: it reads /proc.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+from setting import DTYPES, LAST_BLOCKS, machine, make_base, make_batches, make_editor
+from textbook import ACCUMULATED, textbook_step
+
+from instructedit.base import Base, load_base
+from instructedit.base.memory import count_base, count_editor
+from instructedit.base.sizes import Memory, Placing, StepSize, accelerator_memory
+from instructedit.data.collate import Batch
+from instructedit.hypernet.editor import HyperEditor
+from instructedit.metatrain import LossWeights, meta_loss
+from instructedit.optimisers import make_adam
+
+WEIGHTS = LossWeights()
+STEPS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="smollm2-135m", help="smollm2-135m, gpt2-xl, llama-2-7b, or a folder")
+    parser.add_argument("--placement", choices=("replicated", "tail_only"), default="replicated")
+    parser.add_argument("--rank", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--textbook", action="store_true", help="measure the textbook's step too")
+    parser.add_argument("--blocks", type=int, help="another depth for a random base, for a quick look")
+    parser.add_argument("--own", choices=("ours", "textbook"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.own:
+        print(json.dumps(measure(given)))
+        return
+    found = {"ours": _alone("ours")} | ({"textbook": _alone("textbook")} if given.textbook else {})
+    ours = found["ours"]
+    print(f"{given.base}, {given.placement}, {given.dtype}, rank {given.rank}, batch {given.batch}; GB")
+    print("| | base | editor, gradients, Adam | a step more | together |")
+    print("|---|---:|---:|---:|---:|")
+    rows = {"formula": ours["formula"]} | {name: parts["measured"] for name, parts in found.items()}
+    for name, parts in rows.items():
+        cells = [parts[key] / 1e9 for key in ("base", "editor", "step", "total")]
+        print(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+    off = ours["measured"]["total"] / ours["formula"]["total"] - 1
+    print(f"measured against formula: {100 * off:+.1f} %")
+    print(f"arithmetic: {ours['arithmetic']}")
+    about = {"base": Path(given.base).name, "placement": given.placement, "rank": given.rank, "batch": given.batch}
+    print(json.dumps({"benchmark": "memory", **about, **rows, "off": off, **machine(given.dtype)}))
+
+
+def _alone(which: str) -> dict[str, dict[str, float]]:
+    """Measure in a process of its own and return what it tells."""
+    done = subprocess.run([sys.executable, *sys.argv, "--own", which], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    told: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def measure(given: argparse.Namespace) -> dict[str, object]:
+    """Build, make some steps, and return bytes by part."""
+    dtype = DTYPES[given.dtype]
+    torch.ones(64, 64) @ torch.ones(64, 64)  # the first product's buffers
+    start = anonymous()
+    base = _base(given, dtype)
+    texts = make_batches(base, given.batch, STEPS)
+    if given.placement == "tail_only":
+        base.keep_tail(base.n_blocks - LAST_BLOCKS)
+    with_base = anonymous()
+    editor, stage = make_editor(base, given.rank, texts[:1])
+    optimizer = make_adam(editor.parameters(), 1e-6)
+    for batch in texts:
+        stage.store.states((batch.inner + batch.rephrase + batch.avoid + batch.locality).ids)
+    states = sum(state.nbytes for batch in texts for state in stage.store.states(set(batch.inner.ids)))
+    peaks = []
+    rest = 0
+    for batch in texts:
+        with Watch() as watch:
+            if given.own == "ours":
+                result = meta_loss(editor, stage, batch, WEIGHTS)
+                (result.loss / len(batch)).backward()
+            else:
+                for request in range(ACCUMULATED):
+                    (textbook_step(base, editor, batch, request, WEIGHTS).loss / ACCUMULATED).backward()
+            optimizer.step()
+        result = None
+        peaks.append(watch.peak)
+        optimizer.zero_grad(set_to_none=False)  # gradients stay: they are the editor's share
+        rest = anonymous()
+    formula = by_formula(base, editor, given, texts[-1], dtype)
+    measured = {"base": with_base - start, "editor": rest - with_base - states, "step": max(peaks[1:]) - rest}
+    measured["total"] = sum(measured.values())
+    parts = {"base": formula.base, "editor": formula.editor, "step": formula.step, "total": formula.total}
+    return {"measured": measured, "formula": parts, "arithmetic": arithmetic(base, editor, given, texts[-1], dtype)}
+
+
+def _base(given: argparse.Namespace, dtype: torch.dtype) -> Base:
+    if Path(given.base).is_dir() or given.placement == "tail_only":
+        return load_base(given.base, dtype, placement=given.placement)
+    if given.blocks is None:
+        return make_base(given.base, dtype)
+    return make_base(given.base, dtype, **{"n_layer" if given.base == "gpt2-xl" else "num_hidden_layers": given.blocks})
+
+
+def step_size(batch: Batch) -> StepSize:
+    """What the formula needs of a batch: rows, and the tokens of its longest."""
+    rows = batch.inner + batch.rephrase + batch.avoid + batch.locality
+    return StepSize(
+        rows=len(rows),
+        inner_rows=len(batch.inner),
+        tokens=max(len(ids) for ids in rows.ids),
+        targets=rows.most_targets,
+    )
+
+
+def by_formula(base: Base, editor: HyperEditor, given: argparse.Namespace, batch: Batch, dtype: torch.dtype) -> Memory:
+    """The library's own estimate, for this batch."""
+    sizes = count_base(base.model, LAST_BLOCKS)
+    shapes = [(site.d_in, site.d_out) for site in editor.sites]
+    counted = count_editor(editor, shapes, given.rank, editor.config.n_blocks)
+    placing = Placing(given.placement, str(dtype).removeprefix("torch."), trunk_device="cpu")  # type: ignore[arg-type]
+    return accelerator_memory(sizes, counted, placing, step_size(batch))
+
+
+def arithmetic(base: Base, editor: HyperEditor, given: argparse.Namespace, batch: Batch, dtype: torch.dtype) -> str:
+    """The formula's numbers in words."""
+    sizes, step = count_base(base.model, LAST_BLOCKS), step_size(batch)
+    numbers = sizes.whole if given.placement == "replicated" else sizes.tail + sizes.head
+    parameters = sum(parameter.numel() for parameter in editor.parameters())
+    formula = by_formula(base, editor, given, batch, dtype)
+    return (
+        f"base {numbers / 1e6:.0f} M numbers x {dtype.itemsize} bytes = {formula.base / 1e9:.2f} GB; editor "
+        f"{parameters / 1e6:.0f} M x 16 bytes = {formula.editor / 1e9:.2f} GB; a step of {step.rows} rows x "
+        f"{step.tokens} tokens, {step.inner_rows} of them edit inputs = {formula.step / 1e9:.2f} GB (estimate)"
+    )
+
+
+def anonymous() -> int:
+    """Bytes of this process's own memory that are resident."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status tells no RssAnon")
+
+
+class Watch:
+    """Watches the memory while its block runs."""
+
+    def __enter__(self) -> "Watch":
+        self.peak = anonymous()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def _look(self) -> None:
+        while not self._over.is_set():
+            self.peak = max(self.peak, anonymous())
+            time.sleep(0.005)
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+if __name__ == "__main__":
+    main()
