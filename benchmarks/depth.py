@@ -8,12 +8,12 @@ bases' rounds take turns.
 """
 
 import argparse
-import json
 import statistics
 import time
 
 import torch
-from setting import DTYPES, machine, make_base, make_batches, make_editor, stage_of
+from output import print_json, print_table
+from setting import DTYPES, make_base, make_batches, make_editor, stage_of
 
 from instructedit.metatrain import LossWeights, meta_loss
 from instructedit.optimisers import make_adam
@@ -32,13 +32,11 @@ def main() -> None:
     given = parser.parse_args()
     times = measure(given.depths, given.width, given.rank, given.batch, DTYPES[given.dtype], given.rounds)
     first = times[given.depths[0]]
-    print(f"width {given.width}, rank {given.rank}, batch {given.batch}, {given.dtype}, trunk stored")
-    print(f"| blocks | seconds a step | of {given.depths[0]} blocks |")
-    print("|---:|---:|---:|")
-    for depth, seconds in times.items():
-        print(f"| {depth} | {seconds:.3f} | {100 * seconds / first:.0f} % |")
+    rows = [(depth, seconds, f"{100 * seconds / first:.0f} %") for depth, seconds in times.items()]
+    title = f"width {given.width}, rank {given.rank}, batch {given.batch}, {given.dtype}, trunk stored"
+    print_table(("blocks", "seconds a step", f"of {given.depths[0]} blocks"), rows, title)
     about = {"width": given.width, "rank": given.rank, "batch": given.batch, "seconds": times}
-    print(json.dumps({"benchmark": "depth", **about, **machine(given.dtype)}))
+    print_json("depth", about, given.dtype)
 
 
 def measure(depths: list[int], width: int, rank: int, batch: int, dtype: torch.dtype, rounds: int) -> dict[int, float]:

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 import torch
-from setting import DTYPES, LAST_BLOCKS, machine, make_base, make_batches, make_editor
+from output import print_json, print_table
+from setting import DTYPES, LAST_BLOCKS, make_base, make_batches, make_editor
 from textbook import ACCUMULATED, textbook_step
 
 from instructedit.base import Base, load_base
@@ -51,18 +52,15 @@ def main() -> None:
         return
     found = {"ours": _alone("ours")} | ({"textbook": _alone("textbook")} if given.textbook else {})
     ours = found["ours"]
-    print(f"{given.base}, {given.placement}, {given.dtype}, rank {given.rank}, batch {given.batch}; GB")
-    print("| | base | editor, gradients, Adam | a step more | together |")
-    print("|---|---:|---:|---:|---:|")
-    rows = {"formula": ours["formula"]} | {name: parts["measured"] for name, parts in found.items()}
-    for name, parts in rows.items():
-        cells = [parts[key] / 1e9 for key in ("base", "editor", "step", "total")]
-        print(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+    parts = {"formula": ours["formula"]} | {name: told["measured"] for name, told in found.items()}
+    keys = ("base", "editor", "step", "total")
+    title = f"{Path(given.base).name}, {given.placement}, {given.dtype}, rank {given.rank}, batch {given.batch}: GB"
+    rows = [(name, *(told[key] / 1e9 for key in keys)) for name, told in parts.items()]
+    print_table(("", "base", "editor, gradients, Adam", "a step more", "together"), rows, title)
     off = ours["measured"]["total"] / ours["formula"]["total"] - 1
-    print(f"measured against formula: {100 * off:+.1f} %")
-    print(f"arithmetic: {ours['arithmetic']}")
+    print(f"\nmeasured against the formula: {100 * off:+.1f} %; the formula: {ours['arithmetic']}")
     about = {"base": Path(given.base).name, "placement": given.placement, "rank": given.rank, "batch": given.batch}
-    print(json.dumps({"benchmark": "memory", **about, **rows, "off": off, **machine(given.dtype)}))
+    print_json("memory", {**about, **parts, "off": off}, given.dtype)
 
 
 def _alone(which: str) -> dict[str, dict[str, float]]:

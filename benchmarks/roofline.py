@@ -9,7 +9,6 @@ phases are medians; "the rest" is what lies between the phases.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -29,7 +28,8 @@ from flops import (
     site_tokens,
     trunk_flops,
 )
-from setting import BASES, DTYPES, machine, make_base, make_batches, make_editor, stage_of
+from output import print_json, print_table
+from setting import BASES, DTYPES, make_base, make_batches, make_editor, stage_of
 
 from instructedit.base import Base
 from instructedit.data.collate import Batch
@@ -67,22 +67,23 @@ def main() -> None:
     check_count(base, editor, stage, batches[0], given.stored, sum(flops.values()))
     peak = matmul_peak(base, editor, batches[0])
     times, whole = phase_times(editor, stage, batches)
-    print(f"{given.base}, rank {given.rank}, batch {given.batch}, {given.dtype}, {torch.get_num_threads()} threads, "
-          f"trunk {'stored' if given.stored else 'computed'}; peak of products {peak / 1e9:.0f} GFLOP/s")  # fmt: skip
-    print("| phase | GFLOP | seconds | share of the step | GFLOP/s | of the peak |")
-    print("|---|---:|---:|---:|---:|---:|")
     per_batch = [phase_flops(base, editor, stage, batch, given.stored) for batch in batches[1:]]
     mean = {name: statistics.mean(found[name] for found in per_batch) for name in PHASES}
-    rows = []
+    rows, numbers = [], []
     for name in (*PHASES, "the rest", "whole step"):
         seconds = whole if name == "whole step" else times.get(name, whole - sum(times.values()))
         operations = sum(mean.values()) if name == "whole step" else mean.get(name, 0.0)
         rate = operations / max(seconds, 1e-9)
-        told = f"{rate / 1e9:.0f} | {100 * rate / peak:.0f} %" if operations else "- | -"
-        print(f"| {name} | {operations / 1e9:.1f} | {seconds:.3f} | {100 * seconds / whole:.1f} % | {told} |")
-        rows.append({"phase": name, "flop": operations, "seconds": seconds, "of_peak": rate / peak})
+        told = (rate / 1e9, f"{100 * rate / peak:.0f} %") if operations else ("-", "-")
+        rows.append((name, operations / 1e9, seconds, f"{100 * seconds / whole:.1f} %", *told))
+        numbers.append({"phase": name, "flop": operations, "seconds": seconds, "of_peak": rate / peak})
+    title = (
+        f"{given.base}, rank {given.rank}, batch {given.batch}, {given.dtype}, trunk "
+        f"{'stored' if given.stored else 'computed'}; peak of products {peak / 1e9:.0f} GFLOP/s"
+    )
+    print_table(("phase", "GFLOP", "seconds", "share of the step", "GFLOP/s", "of the peak"), rows, title)
     about = {"base": given.base, "rank": given.rank, "batch": given.batch, "stored": given.stored}
-    print(json.dumps({"benchmark": "roofline", **about, "peak": peak, "phases": rows, **machine(given.dtype)}))
+    print_json("roofline", {**about, "peak": peak, "phases": numbers}, given.dtype)
 
 
 def phase_flops(base: Base, editor: HyperEditor, stage: Stage, batch: Batch, stored: bool) -> dict[str, int]:

@@ -102,8 +102,3 @@ def records(prepared: Path | None, tasks: Sequence[str] = TASKS) -> Mapping[str,
 def twin(editor: HyperEditor) -> HyperEditor:
     """Return a copy that shares nothing with the editor."""
     return copy.deepcopy(editor)
-
-
-def machine(dtype: str) -> dict[str, Any]:
-    """What a result depends on beside the code: for the line of JSON."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "dtype": dtype, "device": "cpu"}

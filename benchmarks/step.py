@@ -12,7 +12,6 @@ four forward passes and two backward passes of the whole model.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,8 @@ from pathlib import Path
 
 import torch
 from flops import counted
-from setting import BASES, DTYPES, machine, make_base, make_batches, make_editor, stage_of, twin
+from output import print_json, print_table
+from setting import BASES, DTYPES, make_base, make_batches, make_editor, stage_of, twin
 from textbook import ACCUMULATED, textbook_step
 
 from instructedit.base import Base
@@ -53,17 +53,18 @@ def main() -> None:
     check_same(base, editor, stage, small[0], 1e-3 if given.dtype == "float32" else 0.1)
     check_flops(base, editor, small[0])
     results = []
-    print(f"{given.base}, rank {given.rank}, {given.dtype}, {torch.get_num_threads()} threads; edits a second, medians")
-    print("| batch | textbook | ours, computed | ours, stored | ratio computed | ratio stored |")
-    print("|---:|---:|---:|---:|---:|---:|")
     for batch in given.batch:
         rates = measure(base, editor, batch, given.rounds, given.edits, given.data)
-        ratios = [rates[name] / rates["textbook"] for name in ("computed", "stored")]
-        cells = (f"{rates[name]:.3g}" for name in ("textbook", "computed", "stored"))
-        print(f"| {batch} | {' | '.join(cells)} | {ratios[0]:.1f} | {ratios[1]:.1f} |", flush=True)
-        results.append({"batch": batch, **rates, "ratio_computed": ratios[0], "ratio_stored": ratios[1]})
+        ratios = {f"ratio_{name}": rates[name] / rates["textbook"] for name in ("computed", "stored")}
+        results.append({"batch": batch, **rates, **ratios})
+        print(f"batch {batch}: {ratios['ratio_computed']:.1f} and {ratios['ratio_stored']:.1f} times", flush=True)
+    columns = ("batch", "textbook", "ours, computed", "ours, stored", "times, computed", "times, stored")
+    title = (
+        f"{given.base}, rank {given.rank}, {given.dtype}, {torch.get_num_threads()} threads: edits a second, medians"
+    )
+    print_table(columns, [list(result.values()) for result in results], title)
     told = {"base": given.base, "rank": given.rank, "blocks": base.n_blocks, "results": results}
-    print(json.dumps({"benchmark": "step", **told, **machine(given.dtype)}))
+    print_json("step", told, given.dtype)
 
 
 def check_same(base: Base, editor: HyperEditor, stage: Stage, batch: Batch, tolerance: float) -> None:

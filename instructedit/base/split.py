@@ -6,6 +6,7 @@ hidden states pass; no forward code of a model is repeated here. Knows nothing a
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 
 import torch
@@ -35,29 +36,36 @@ class _NoPositions(nn.Module):
         return torch.zeros((), dtype=torch.int64, device=ids.device)
 
 
-class _AtPositions(nn.Module):
-    """Stands where the last block's MLP is: computes it at chosen positions alone, and gives zeros at the others.
+@contextmanager
+def _at_positions(mlp: nn.Module, positions: LongTensor) -> Iterator[None]:
+    """Inside the block an MLP computes at chosen positions alone, and gives zeros at the others.
 
-    No token is mixed with another after it, so that the others' outputs reach nobody who looks at the chosen ones.
+    Hooks, not another module in its place: an engine that cuts the base has marks on the block.
 
-    Attributes:
-        positions: (n, m), different ones in each row; None for all.
+    Args:
+        mlp: maps (n, t, d) to (n, t, d), each token by itself.
+        positions: (n, m), different ones in each row.
     """
+    places: list[Tensor] = []
+    shape: list[torch.Size] = []
 
-    def __init__(self, mlp: nn.Module) -> None:
-        super().__init__()
-        self.mlp = mlp
-        self.positions: LongTensor | None = None
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        if self.positions is None:
-            everywhere: Tensor = self.mlp(hidden)
-            return everywhere
-        n, t, d = hidden.shape
+    def choose(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        n, t, d = args[0].shape
         # Whole rows of (n * t, d): gather's backward pass would add number by number.
-        places = (self.positions + t * torch.arange(n, device=hidden.device).unsqueeze(1)).flatten()
-        chosen = self.mlp(hidden.reshape(n * t, d).index_select(0, places).view(n, -1, d))
-        return hidden.new_zeros(n * t, d).index_copy(0, places, chosen.reshape(-1, d)).view(n, t, d)
+        places[:] = [(positions + t * torch.arange(n, device=args[0].device).unsqueeze(1)).flatten()]
+        shape[:] = [args[0].shape]
+        return args[0].reshape(n * t, d).index_select(0, places[0]).view(n, -1, d), *args[1:]
+
+    def spread(_: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        n, t, d = shape[0]
+        return output.new_zeros(n * t, d).index_copy(0, places[0], output.reshape(-1, d)).view(n, t, d)
+
+    handles = [mlp.register_forward_pre_hook(choose), mlp.register_forward_hook(spread)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Split:
@@ -89,10 +97,9 @@ class Split:
         self.first_block = first_block
         self._pager = pager
         self._adaptor = adaptor
-        self._last_mlp = _AtPositions(blocks[-1].get_submodule(adaptor.mlp))
-        halves = [*list(blocks)[:-1], _with(blocks[-1], {adaptor.mlp: self._last_mlp})]
-        below = [block if index < first_block else _Pass() for index, block in enumerate(halves)]
-        above = [block if index >= first_block else _Pass() for index, block in enumerate(halves)]
+        below = [block if index < first_block else _Pass() for index, block in enumerate(blocks)]
+        above = [block if index >= first_block else _Pass() for index, block in enumerate(blocks)]
+        self._last_mlp = blocks[-1].get_submodule(adaptor.mlp)
         decoder = adaptor.decoder_of(model)
         self._embeddings = decoder.get_submodule(adaptor.embeddings)
         self._trunk = _with(decoder, {adaptor.blocks: nn.ModuleList(below), adaptor.norm: nn.Identity()})
@@ -186,11 +193,8 @@ class Split:
                 block's MLP computes at these alone, and its modules see (n, m, d); what is returned
                 elsewhere means nothing. None: all, to the bit what the whole model computes.
         """
-        self._last_mlp.positions = positions
-        try:
+        with nullcontext() if positions is None else _at_positions(self._last_mlp, positions):
             return _run(self._tail, hidden)
-        finally:
-            self._last_mlp.positions = None
 
     def logits(self, states: Tensor) -> Tensor:
         """States (..., d) after the last norm to logits (..., vocabulary)."""

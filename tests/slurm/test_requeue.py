@@ -197,12 +197,15 @@ def test_a_node_goes_down(submit: Submit, cluster: Cluster, alone: dict[str, tor
 
 
 def test_out_of_time(submit: Submit, cluster: Cluster, alone: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    # SLURM may send the signal up to a minute early: 30 to 90 s after a start. The first start takes longer, and a
+    # later one only where the machine is slow; then it is told once more.
     profile = tmp_path / "short.yaml"
-    profile.write_text("{time: 1, signal_seconds: 20}\n")
-    job = submit("out-of-time", "--profile", str(profile), "--time", "1", seconds=9.0)
+    profile.write_text("{time: 2, signal_seconds: 30}\n")
+    job = submit("out-of-time", "--profile", str(profile), "--time", "2", seconds=9.0)
     job.ended()
-    assert cluster.job(job.id).restarts == 1 and "by SIGUSR1" in job.log.read_text()
-    assert same(job.weights(), alone)
+    assert cluster.job(job.id).restarts >= 1 and "by SIGUSR1" in job.log.read_text()
+    assert job.going_on_at() == sorted(job.going_on_at())
+    assert same(job.weights(), alone) and steps_logged(job.run) == list(range(1, STEPS + 1))
 
 
 def test_a_killed_rank_fails_the_job_at_once_and_resume_completes_it(

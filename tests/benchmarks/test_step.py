@@ -1,0 +1,84 @@
+"""The benchmarks of a step: both ways compute the same, and the formulas count what torch counts."""
+
+from types import ModuleType
+
+import pytest
+import torch
+
+from instructedit.base import Base
+from instructedit.data.portions import take
+from instructedit.hypernet.editor import HyperEditor
+from instructedit.metatrain import LossWeights, Stage, meta_loss
+from tests.benchmarks.scripts import load
+from tests.core import editor_on, random_batch
+
+WEIGHTS = LossWeights()
+FACTS = [1, 2, 3]
+"""The requests of a random batch with one target and nothing to avoid, as the textbook takes them."""
+
+
+def trained(base: Base) -> tuple[HyperEditor, Stage]:
+    """An editor that is not the identity, which edits hard."""
+    editor, stage = editor_on(base, 1.0)
+    with torch.no_grad():
+        for parameter in editor.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+    return editor, stage
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def base(request: pytest.FixtureRequest) -> Base:
+    found: Base = request.getfixturevalue(f"tiny_{request.param}_base")
+    return found
+
+
+def test_the_textbook_computes_what_our_step_computes(base: Base) -> None:
+    textbook = load("textbook")
+    editor, stage = trained(base)
+    batch = take(random_batch(0), FACTS)
+    ours = meta_loss(editor, stage, batch, WEIGHTS)
+    editor.zero_grad()
+    ours.loss.backward()
+    wanted = {name: value.grad.clone() for name, value in editor.named_parameters()}
+    editor.zero_grad()
+    total = 0.0
+    for request in range(len(batch)):
+        edited = textbook.textbook_step(base, editor, batch, request, WEIGHTS)
+        edited.loss.backward()
+        total += float(edited.loss.detach())
+    assert total == pytest.approx(float(ours.loss.detach()), rel=1e-4) and float(ours.update_norm.min()) > 0.1
+    for name, value in editor.named_parameters():
+        apart = torch.linalg.norm(value.grad - wanted[name]) / torch.linalg.norm(wanted[name])
+        assert apart < 1e-3, name
+    step = load("step")
+    step.check_same(base, editor, stage, batch, 1e-3)
+    with torch.no_grad():
+        editor.alpha *= 1.1
+    assert float(step.textbook_step(base, editor, batch, 0, WEIGHTS).loss.detach()) != float(edited.loss.detach())
+
+
+def test_the_formulas_count_what_torch_counts(base: Base, capsys: pytest.CaptureFixture[str]) -> None:
+    step, roofline = load("step"), load("roofline")
+    editor, stage = trained(base)
+    batch = take(random_batch(0), FACTS)
+    step.check_flops(base, editor, batch)
+    for stored in (True, False):
+        own = load("setting").stage_of(base, keep=stored)
+        total = sum(roofline.phase_flops(base, editor, own, batch, stored).values())
+        roofline.check_count(base, editor, own, batch, stored, total)
+    with pytest.raises(SystemExit, match="differ"):
+        roofline.check_count(base, editor, stage, batch, True, 2 * total)
+
+
+def test_rates_and_phases_are_told(base: Base) -> None:
+    step, roofline, setting = (load(name) for name in ("step", "roofline", "setting"))
+    editor, _ = trained(base)
+    rates = step.measure(base, editor, batch=2, rounds=1, edits=2, prepared=None)
+    assert set(rates) == {"textbook", "computed", "stored"} and min(rates.values()) > 0
+    times, whole = roofline.phase_times(editor, setting.stage_of(base, keep=True), [take(random_batch(0), FACTS)] * 2)
+    assert set(times) == set(roofline.PHASES) and whole > 0
+
+
+def test_depth_is_measured_for_each_depth() -> None:
+    depth: ModuleType = load("depth")
+    assert set(depth.measure([4, 5], 64, 8, 2, torch.float32, 1)) == {4, 5}
