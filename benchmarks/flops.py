@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from transformers.pytorch_utils import Conv1D
 
 from instructedit.base import Base
 from instructedit.base.sites import Site
-from instructedit.base.store import TrunkStore
 from instructedit.data.collate import Batch
 from instructedit.data.rows import Rows
 from instructedit.hypernet.editor import HyperEditor
@@ -23,21 +23,40 @@ from instructedit.hypernet.editor import HyperEditor
 
 def counted(work: Callable[[], object]) -> int:
     """Count the operations of some work as torch does."""
-
-    # The attention kernel of CPUs is not in torch's own table.
-    def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
-
-    def backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_backward_flop_count(grad, query, key, value))
-
-    own = {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=own) as counter:
+    counter = _Counter()
+    with counter:
         work()
-    return int(counter.get_total_flops())
+    return counter.total
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up what torch's own formulas give; its FlopCounterMode fails where a gradient is taken in a forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        attention = torch.ops.aten
+        # The attention kernel of CPUs is not in torch's own table.
+        self._formulas: dict[Any, Callable[..., Any]] = {
+            **flop_registry,
+            attention._scaled_dot_product_flash_attention_for_cpu: _attention,
+            attention._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        }
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = self._formulas.get(func.overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
 @dataclass(frozen=True)
@@ -125,35 +144,6 @@ def site_tokens(base: Base, editor: HyperEditor, rows: Rows) -> dict[str, int]:
     """How many tokens have a gradient at each site."""
     targets, mixed = sum(rows.n_target), sum(len(ids) - 1 for ids in rows.ids)
     return {site.name: targets if base.at_targets(site) else mixed for site in editor.sites}
-
-
-def trunk_flops(sizes: Sizes, store: TrunkStore, first_block: int, rows: Rows) -> int:
-    """The passes a store makes for rows it has not."""
-    lengths: dict[int, int] = {}
-    for ids in set(rows.ids):
-        padded = -(-len(ids) // store.pad_to_tokens) * store.pad_to_tokens
-        lengths[padded] = lengths.get(padded, 0) + 1
-    n = store.rows_per_pass
-    return sum(-(-count // n) * sizes.blocks_forward(n, padded, first_block) for padded, count in lengths.items())
-
-
-def low_rank_forward(base: Base, editor: HyperEditor, rows: Rows, ranks: Mapping[str, int]) -> int:
-    """(x u^T) v at every site, for padded rows."""
-    return sum(2 * _places(base, site, rows) * ranks[site.name] * (site.d_in + site.d_out) for site in editor.sites)
-
-
-def low_rank_backward(base: Base, editor: HyperEditor, rows: Rows, ranks: Mapping[str, int]) -> int:
-    """Gradients of u, v and the products between, and of x where something below it has one."""
-    total = 0
-    first = min(site.block for site in editor.sites)
-    for site in editor.sites:
-        below = site.block > first or site.name.endswith(base.adaptor.matrices[-1])
-        total += 2 * _places(base, site, rows) * ranks[site.name] * (site.d_in * (1 + below) + 2 * site.d_out)
-    return total
-
-
-def _places(base: Base, site: Site, rows: Rows) -> int:
-    return len(rows) * (rows.most_targets if base.at_targets(site) else padded_length(rows))
 
 
 def padded_length(rows: Rows) -> int:
