@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from flops import counted
+from flops import counted, textbook_flops
 from output import print_json, print_table
 from setting import BASES, DTYPES, make_base, make_batches, make_editor, stage_of, twin
 from textbook import ACCUMULATED, textbook_step
@@ -26,7 +26,7 @@ from textbook import ACCUMULATED, textbook_step
 from instructedit.base import Base
 from instructedit.data.collate import Batch
 from instructedit.hypernet.editor import HyperEditor
-from instructedit.metatrain import LossWeights, Stage, meta_loss
+from instructedit.metatrain import LossWeights, Stage, meta_loss, request_gradients, request_updates
 from instructedit.optimisers import make_adam
 
 WEIGHTS = LossWeights()
@@ -73,8 +73,6 @@ def check_same(base: Base, editor: HyperEditor, stage: Stage, batch: Batch, tole
     Raises:
         SystemExit: they differ by more than a share of their size.
     """
-    from instructedit.metatrain import request_gradients, request_updates
-
     with torch.no_grad():
         gradients = request_gradients(editor, stage, batch.inner, len(batch))
         updates = request_updates(editor, stage, gradients, batch.requests)
@@ -95,7 +93,6 @@ def check_same(base: Base, editor: HyperEditor, stage: Stage, batch: Batch, tole
 
 def check_flops(base: Base, editor: HyperEditor, batch: Batch) -> None:
     """Count the textbook's operations, and print them beside those of its forward and backward passes."""
-    from flops import textbook_flops
 
     def step() -> None:
         textbook_step(base, editor, batch, 0, WEIGHTS).loss.backward()

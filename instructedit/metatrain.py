@@ -76,6 +76,9 @@ class MetaLoss:
     n_tokens: int
 
 
+PER_REQUEST = ("edit", "unlikelihood", "locality", "reliability", "kept", "update_norm")
+"""What a ``MetaLoss`` holds of each request, by name."""
+
 _EVALUATION_STAGES: WeakKeyDictionary[Base, dict[int, tuple[Split, TrunkStore]]] = WeakKeyDictionary()
 
 

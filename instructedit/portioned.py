@@ -4,7 +4,7 @@ Each portion's graph goes as soon as its gradients are added up. What comes back
 ``backward`` hands the summed gradients on, through whatever an engine has hung on the parameters.
 """
 
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor
 from instructedit.data.collate import Batch
 from instructedit.data.portions import by_tokens, take
 from instructedit.hypernet.face import MetaEditor
-from instructedit.metatrain import LossWeights, MetaLoss, Stage, meta_loss
-
-PER_REQUEST = ("edit", "unlikelihood", "locality", "reliability", "kept", "update_norm")
+from instructedit.metatrain import PER_REQUEST, LossWeights, MetaLoss, Stage, meta_loss
 
 
 def meta_loss_within(editor: MetaEditor, stage: Stage, batch: Batch, weights: LossWeights, tokens: int) -> MetaLoss:
@@ -46,7 +44,7 @@ def meta_loss_within(editor: MetaEditor, stage: Stage, batch: Batch, weights: Lo
         for kept, part in zip(gradients, parts, strict=True):
             if part is not None:
                 kept += part
-        found.append(_without_graph(result))
+        found.append(replace(result, loss=result.loss.detach()))
         del result, parts
     total = torch.stack([result.loss for result in found]).sum()
     sums = found[0].sums
@@ -57,11 +55,6 @@ def meta_loss_within(editor: MetaEditor, stage: Stage, batch: Batch, weights: Lo
     whole = {name: torch.cat([getattr(result, name) for result in found]).index_select(0, back) for name in PER_REQUEST}
     loss = _Known.apply(total, gradients, *parameters) if torch.is_grad_enabled() else total
     return MetaLoss(loss=loss, **whole, sums=sums, n_tokens=sum(result.n_tokens for result in found))
-
-
-def _without_graph(result: MetaLoss) -> MetaLoss:
-    values = {field.name: getattr(result, field.name) for field in fields(result)}
-    return MetaLoss(**values | {"loss": result.loss.detach()})
 
 
 class _Known(torch.autograd.Function):

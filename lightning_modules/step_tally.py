@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from instructedit.hypernet.moments import TokenSums
-from instructedit.metatrain import MetaLoss
-
-PARTS = ("edit", "unlikelihood", "locality", "reliability", "kept", "update_norm")
+from instructedit.metatrain import PER_REQUEST, MetaLoss
 
 
 class StepTally:
@@ -36,7 +34,7 @@ class StepTally:
         """Add one micro-batch; ``tasks`` names each request's task."""
         loss = result.loss.detach()
         # In float64: a run's curves are compared to the last digit.
-        parts = [getattr(result, part).to(torch.float64) for part in PARTS]
+        parts = [getattr(result, part).to(torch.float64) for part in PER_REQUEST]
         share = (loss.to(torch.float64) / len(tasks)).expand(len(tasks))
         columns = torch.stack([torch.ones_like(share), share, *parts], 1)
         rows = torch.tensor([self.tasks.index(task) for task in tasks], device=loss.device)
@@ -77,8 +75,10 @@ class StepTally:
         values = {"train/loss": sum(row[1] for row in rows) / sum(row[0] for row in rows)}
         for task, row in zip(self.tasks, rows, strict=True):
             if row[0]:
-                values |= {f"train/{task}/{part}": value / row[0] for part, value in zip(PARTS, row[2:], strict=True)}
+                values |= {
+                    f"train/{task}/{part}": value / row[0] for part, value in zip(PER_REQUEST, row[2:], strict=True)
+                }
         return values
 
     def _empty(self, device: torch.device) -> Tensor:
-        return torch.zeros(len(self.tasks), 2 + len(PARTS), dtype=torch.float64, device=device)
+        return torch.zeros(len(self.tasks), 2 + len(PER_REQUEST), dtype=torch.float64, device=device)

@@ -5,8 +5,8 @@ import torch
 
 from instructedit.base import Base
 from instructedit.data.portions import by_tokens
-from instructedit.metatrain import LossWeights, MetaLoss, meta_loss
-from instructedit.portioned import PER_REQUEST, meta_loss_within
+from instructedit.metatrain import PER_REQUEST, LossWeights, MetaLoss, meta_loss
+from instructedit.portioned import meta_loss_within
 from tests.core import editor_on, random_batch
 
 WEIGHTS = LossWeights(edit=0.3, locality=0.7, unlikelihood=0.5)
