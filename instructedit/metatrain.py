@@ -207,11 +207,6 @@ def meta_loss(editor: MetaEditor, stage: Stage, batch: Batch, weights: LossWeigh
     )
 
 
-def edited_logits(stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, hidden: Tensor | None = None) -> Tensor:
-    """Return the logits (m, vocabulary) that predict the rows' target tokens, each row under its request's edit."""
-    return stage.split.logits(edited_states(stage, updates, rows, hidden))
-
-
 def edited_states(stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, hidden: Tensor | None = None) -> Tensor:
     """Return the states (m, d) that predict the rows' target tokens, each row under its request's edit."""
     hidden = stage.hidden(rows) if hidden is None else hidden

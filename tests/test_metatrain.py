@@ -7,7 +7,7 @@ from instructedit.base import Base
 from instructedit.errors import InputError
 from instructedit.hooks import count_hooks
 from instructedit.losses import token_kl, token_nll, token_unlikelihood
-from instructedit.metatrain import LossWeights, edited_logits, meta_loss
+from instructedit.metatrain import LossWeights, edited_states, meta_loss
 from tests.core import dense_copy, editor_on, gradients_of, only_request, random_batch
 from tests.test_lowrank import STRONG, bits
 
@@ -20,8 +20,8 @@ def test_a_batch_of_b_equals_b_batches_of_one(tiny_base: Base) -> None:
     targets = batch.inner.targets()
     with torch.no_grad():
         updates = editor(gradients_of(editor, stage, batch))
-        before = edited_logits(stage, {}, batch.inner).gather(1, targets.label.unsqueeze(1))
-        after = edited_logits(stage, updates, batch.inner).gather(1, targets.label.unsqueeze(1))
+        before = stage.split.logits(edited_states(stage, {}, batch.inner)).gather(1, targets.label.unsqueeze(1))
+        after = stage.split.logits(edited_states(stage, updates, batch.inner)).gather(1, targets.label.unsqueeze(1))
     assert (after - before).abs().max() > 1, "edits too small for this test to say anything"
     editor.zero_grad()
     together = meta_loss(editor, stage, batch, WEIGHTS)
