@@ -67,7 +67,7 @@ test-torch: setup.cfg constraints.txt ## the step's tests under another torch, i
 	$(OTHER)/bin/python -m pytest $(STEP_TESTS)
 
 # --- the demo ----------------------------------------------------------------------------------------------------
-train: $(STAMP) ## meta-train the demo editor and print its table (under 15 minutes on 2 cores)
+train: $(STAMP) ## meta-train the demo editor and print its table (some 10 to 25 minutes on 2 cores)
 	$(BIN)/instructedit prepare --source demo --out data/demo --tasks $(DEMO)
 	$(BIN)/instructedit fit --config configs/experiment/demo.yaml --config configs/trainer/cpu.yaml
 
