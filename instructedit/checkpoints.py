@@ -138,6 +138,15 @@ def read_card(folder: Path) -> EditorCard:
     return _parse(Path(folder) / CARD)[0]
 
 
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 of an editor's weights as its card has it, 64 hex digits; the weights are not touched.
+
+    Raises:
+        InputError: there is no card, or it is malformed.
+    """
+    return _parse(Path(folder) / CARD)[1]
+
+
 def load_editor(folder: Path, base: Base) -> tuple[MetaEditor, EditorCard]:
     """Load an editor onto the base it was trained on; it comes back in fp32 on the base's device.
 

@@ -81,6 +81,11 @@ COMMANDS: dict[str, Command] = {
         "instructedit.commands.evaluate:evaluate",
         "Edit the same records with every method and write one table, with intervals and the paper's numbers.",
     ),
+    "edit": Command(
+        "instructedit.commands.edit:edit",
+        "Edit a base with a trained editor: what it says before and after, and the edit as a file; --interactive.",
+        takes="argv",
+    ),
     "submit": Command(
         "instructedit.commands.submit:submit",
         "Hand a command to SLURM, as a job, an array or a chain; it is requeued when preempted; --resume goes on.",

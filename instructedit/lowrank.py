@@ -70,6 +70,24 @@ class LowRankUpdate:
         """Add all requests' changes into one: (1, b * r, ...)."""
         return LowRankUpdate(self.u.flatten(0, 1).unsqueeze(0), self.v.flatten(0, 1).unsqueeze(0))
 
+    def compact(self) -> "LowRankUpdate":
+        """Add all requests' changes into one of the fewest ranks that need no approximation: (1, k, ...).
+
+        Ranks that add nothing are left out. More of them than the smaller side has, as many edits make, become that
+        many: the identity on that side and the change itself on the other.
+        """
+        u, v = self.u.flatten(0, 1), self.v.flatten(0, 1)
+        live = ((u != 0).any(1) & (v != 0).any(1)).nonzero().flatten()
+        # One is kept: a site's change has a rank at least.
+        live = live if len(live) else live.new_zeros(1)
+        u, v = u[live], v[live]
+        if len(u) > min(u.shape[1], v.shape[1]):
+            # Summed in fp64: the ranks of many edits cancel each other in part.
+            change = (u.double().T @ v.double()).to(u.dtype)
+            eye = torch.eye(min(change.shape), dtype=u.dtype, device=u.device)
+            u, v = (eye, change) if change.shape[0] <= change.shape[1] else (change.T, eye)
+        return LowRankUpdate(u.unsqueeze(0).contiguous(), v.unsqueeze(0).contiguous())
+
     def norms(self) -> Tensor:
         """Return the Frobenius norm of each request's change: (b,)."""
         return frobenius(self.u, self.v)

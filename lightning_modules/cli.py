@@ -162,7 +162,7 @@ def test(argv: Sequence[str]) -> None:
     Args:
         argv: flags, for instance ``["--from_run", "runs/demo", "--ckpt_path", "best"]``.
     """
-    cli, step = _loaded("test", argv, ("test",))
+    cli, step = _loaded("test", argv, ("validation", "test"))
     from lightning_modules.report import finish
 
     finish(cli.model, cli.datamodule, cli.directory, step)

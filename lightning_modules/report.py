@@ -18,6 +18,7 @@ from instructedit.errors import InputError
 from instructedit.evaluation.formats import to_rich
 from instructedit.evaluation.report import numbers, write_tables
 from instructedit.evaluation.runner import dress, evaluate
+from instructedit.evaluation.sizes import VALIDATION_EDITS, EditSize, edit_sizes, size_quantiles
 from instructedit.evaluation.tables import to_jsonl
 from instructedit.methods.base import EditMethod
 from instructedit.methods.hyper import HyperMethod
@@ -25,7 +26,7 @@ from instructedit.methods.none import NoEdit
 from instructedit.records import EditExample, Outcome
 from instructedit.runs.directory import DATA, RunDirectory, write_whole
 from lightning_modules.callbacks.checkpoints import BEST, find_checkpoint, read_checkpoint
-from lightning_modules.callbacks.validation import shared_outcomes, stop_if_asked
+from lightning_modules.callbacks.validation import shared_outcomes, stop_if_asked, validation_examples
 from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
 
@@ -122,6 +123,7 @@ def finish(
         Stopped: a signal came; the editor folder is there, the results are not.
     """
     if rank > 0:
+        validation_sizes(module, data, rank, world_size, on_progress)
         test_outcomes(module, data, rank, world_size, on_progress)
         return None
     known = run.read()
@@ -130,6 +132,7 @@ def finish(
     # The code that trained, not what is checked out by now.
     card = replace(EditorCard.of(module.editor, module.stage.base, **parts), **code)
     save_editor(run.editor, module.editor, card)
+    sizes = validation_sizes(module, data, rank, world_size, on_progress)
     outcomes = test_outcomes(module, data, rank, world_size, on_progress)
     stamp: dict[str, str | int | bool] = {"run": run.path.name, "step": step}
     stamp |= {"commit": code["commit"], "dirty": code["dirty"]}
@@ -137,7 +140,8 @@ def finish(
     tables = write_tables(run.results, outcomes, stamp=stamp, held_out=data.held_out)
     results = {**stamp, **numbers(tables)}
     write_whole(run.results / "test.json", json.dumps(results, indent=2) + "\n")
-    card = replace(card, results=results)
+    # What `instructedit edit` holds an edit against, to warn of one that is far outside.
+    card = replace(card, results=results | ({VALIDATION_EDITS: size_quantiles(sizes)} if sizes else {}))
     save_editor(run.editor, module.editor, card)
     console = table_console()
     console.print(to_rich(replace(tables[0], title=f"{run.path.name}, step {step}: test")))
@@ -152,6 +156,31 @@ def finish(
     width = max(map(len, lies))
     console.print("\n".join(f"{name:<{width}}  {path}" for name, path in lies.items()), soft_wrap=True, highlight=False)
     return Report(run.editor, card, outcomes, step)
+
+
+def validation_sizes(
+    module: EditorModule,
+    data: EditDataModule,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[], None] | None = None,
+) -> list[EditSize]:
+    """Say how large the editor's edits of the validation records are; ranks share them and all get all.
+
+    Raises:
+        Stopped: a signal came on any rank.
+    """
+    examples = [example for found in validation_examples(data).values() for example in found]
+    stage = module.evaluation_stage
+    editor = HyperMethod(module.editor, stage, module.method, data.pools)
+    place, parts = (0, 1) if module.placed.in_step else (rank, world_size)
+
+    def advance(_: int) -> None:
+        stop_if_asked(module)
+        if on_progress:
+            on_progress()
+
+    return shared_outcomes(lambda: edit_sizes(editor, stage, examples[place::parts], data.eval_batch, advance), parts)
 
 
 def test_outcomes(

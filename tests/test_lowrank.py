@@ -96,3 +96,17 @@ def test_changes_repeated_for_rows_add_up_in_the_backward_pass_as_indexing_does(
     (update.u * weights + update.v).sum().backward()
     (wanted[rows] * weights + 2 * wanted[rows]).sum().backward()
     torch.testing.assert_close(found.grad, wanted.grad)
+
+
+@pytest.mark.parametrize("ranks", [2, 9])
+@pytest.mark.parametrize(("d_in", "d_out"), [(4, 6), (6, 4)])
+def test_compact_is_the_same_change_with_fewest_ranks(ranks: int, d_in: int, d_out: int) -> None:
+    torch.manual_seed(0)
+    update = LowRankUpdate(torch.randn(3, ranks, d_in), torch.randn(3, ranks, d_out))
+    update.u[1, 0] = 0  # a rank that adds nothing, as padding does
+    update.v[2, 1] = 0
+    compact = update.compact()
+    assert compact.u.shape[:2] == compact.v.shape[:2] == (1, min(3 * ranks - 2, 4))
+    torch.testing.assert_close(compact.materialise()[0], update.materialise().sum(0), atol=1e-5, rtol=0)
+    nothing = LowRankUpdate(torch.zeros(2, ranks, d_in), torch.ones(2, ranks, d_out)).compact()
+    assert nothing.u.shape == (1, 1, d_in) and float(nothing.materialise().abs().max()) == 0

@@ -2,7 +2,7 @@
 
 Inside an edit's ``applied`` block the edited base generates; the cache of keys and values is used. What one row
 gets does not depend on its neighbours but for rounding: padding is on the left and masked, and a sampled row
-has a seed of its own. Knows nothing about edits, records or text.
+has a seed of its own. Knows nothing about edits or records.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from torch import LongTensor, Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from instructedit.base.model import Base
+from instructedit.errors import InputError
 
 
 def continuations(
@@ -63,6 +64,42 @@ def continuations(
             padded, attention_mask=mask, generation_config=config, logits_processor=noise
         )
     return [_cut(row, ends) for row in found[:, longest:].tolist()]
+
+
+def continue_text(base: Base, prompt: str, max_new_tokens: int) -> str:
+    """Continue one text greedily; see ``Base.generate``."""
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens must be at least 1; found {max_new_tokens}.")
+    (ids,) = prompt_ids(base, [prompt], max_new_tokens)
+    return decoded(base, continuations(base, [ids], max_new_tokens)[0])
+
+
+def prompt_ids(base: Base, prompts: Sequence[str], max_new_tokens: int) -> list[tuple[int, ...]]:
+    """Tokenise prompts that are to be continued.
+
+    Raises:
+        InputError: one is empty, or longer than the context leaves room for.
+    """
+    found = []
+    encoded = base.tokenizer(list(prompts), return_offsets_mapping=True, verbose=False) if prompts else {}
+    for prompt, ids, ends in zip(prompts, *(encoded.get(k, ()) for k in ("input_ids", "offset_mapping")), strict=True):
+        if not prompt.strip():
+            raise InputError("An empty prompt cannot be continued. Give the start of a sentence or a question.")
+        # A closing special token, which some tokenizers add, would end the text before it begins.
+        ids = ids[:-1] if ends[-1][0] == ends[-1][1] else ids
+        if len(ids) + max_new_tokens > base.max_tokens:
+            raise InputError(
+                f"A prompt of {len(ids)} tokens leaves no room for {max_new_tokens} more in the base's context of "
+                f"{base.max_tokens}: {prompt[:60]!r}... Shorten it."
+            )
+        found.append(tuple(ids))
+    return found
+
+
+def decoded(base: Base, tokens: Sequence[int]) -> str:
+    """Return the text of a continuation."""
+    text: str = base.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
 
 
 def like_lengths(lengths: Sequence[int], rows: int) -> list[list[int]]:

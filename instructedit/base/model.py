@@ -78,6 +78,20 @@ class Base:
         """
         return self._fingerprint()
 
+    def generate(self, prompt: str, max_new_tokens: int = 20) -> str:
+        """Continue a text greedily; inside an edit's ``applied`` block the edited base answers.
+
+        Args:
+            prompt: the text; the continuation alone is returned.
+            max_new_tokens: tokens to add, at most; fewer where the base ends its text.
+
+        Raises:
+            InputError: the prompt is empty, or longer than the context leaves room for.
+        """
+        from instructedit.base.generation import continue_text
+
+        return continue_text(self, prompt, max_new_tokens)
+
     def split(self, first_block: int) -> Split:
         """Return the trunk / tail split before a block; the same object each time.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from instructedit.cli import switched_on, underscored
 from instructedit.errors import InputError
+from instructedit.repeated import gathered
 from instructedit.scheduling import slurm
 from instructedit.scheduling.places import check_place, without_done
 from instructedit.scheduling.plan import Step, make_steps
@@ -69,7 +70,7 @@ def submit(argv: Sequence[str]) -> None:
         epilog=f"Profiles: slurm/profiles, {user_folder()}, and those that come with this program. See docs/slurm.md.",
     )
     parser.add_function_arguments(_submit, skip={"words"}, as_group=False)
-    flags = _gathered(switched_on(_submit, underscored(own)))
+    flags = gathered(switched_on(_submit, underscored(own)), SEVERAL)
     _check_numbers(flags)
     alone = _alone(flags)
     if words is None and alone:
@@ -186,22 +187,6 @@ def _alone(flags: Sequence[str]) -> str:
         if "=" not in argument and argument not in ("-h", "--help") and rest:
             rest.pop()
     return ""
-
-
-def _gathered(flags: Sequence[str]) -> list[str]:
-    """Make one flag with a list of those that may be repeated."""
-    from json import dumps
-
-    found: dict[str, list[str]] = {}
-    rest = list(reversed(flags))
-    others = []
-    while rest:
-        name, equals, value = rest.pop().partition("=")
-        if name in SEVERAL and (equals or rest):
-            found.setdefault(name, []).append(value if equals else rest.pop())
-        else:
-            others.append(name + equals + value)
-    return [*others, *(f"{name}={dumps(values)}" for name, values in found.items())]
 
 
 def _check_numbers(flags: Sequence[str]) -> None:

@@ -6,12 +6,12 @@ Knows an edit by its ``applied`` alone; nothing about methods, files or tables.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instructedit.base.generation import continuations, like_lengths
+from instructedit.base.generation import continuations, decoded, like_lengths
 from instructedit.base.model import Base
 from instructedit.data.tokenise import tokenise
 from instructedit.errors import InputError
 from instructedit.evaluation.fluency import ngram_entropy
-from instructedit.evaluation.greedy import BeforeCache, Said, decoded, greedy_values, most_tokens, row_index
+from instructedit.evaluation.greedy import BeforeCache, Said, greedy_values, most_tokens, row_index
 from instructedit.evaluation.metrics import Value
 from instructedit.evaluation.questions import Question
 from instructedit.methods.base import Edit

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import LongTensor
 
-from instructedit.base.generation import continuations, like_lengths
+from instructedit.base.generation import continuations, decoded, like_lengths
 from instructedit.base.model import Base
 from instructedit.evaluation.metrics import (
     LOOK_AHEAD,
@@ -103,12 +103,6 @@ def greedy_values(
 def most_tokens(base: Base, questions: Sequence[Question]) -> int:
     """Return how long a sequence may become when questions are asked by generation, in tokens."""
     return max((len(start.ids) + _rounded(n) for start, n in _needed(base, {0: questions}).items()), default=0)
-
-
-def decoded(base: Base, tokens: Sequence[int]) -> str:
-    """Return the text of a continuation."""
-    text: str = base.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text
 
 
 def row_index(requests: Sequence[int], device: torch.device) -> LongTensor:

@@ -36,7 +36,12 @@ def render(pool: InstructionPool, description: str, slots: Mapping[str, str]) ->
             )
         return value
 
-    return f"Task: {pool.label}\nDescription: {PLACEHOLDER.sub(fill, description)}\nInput: "
+    return framed(pool.label, PLACEHOLDER.sub(fill, description))
+
+
+def framed(label: str, description: str) -> str:
+    """Return the text that goes in front of an input: a task's label and a description, placeholders filled."""
+    return f"Task: {label}\nDescription: {description}\nInput: "
 
 
 def seen_instruction(pool: InstructionPool, request: EditRequest) -> str:

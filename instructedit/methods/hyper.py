@@ -110,7 +110,7 @@ class HyperMethod:
                 f"{self.name} was made for base {self.stage.base.name!r} and is asked to edit {base.name!r}. "
                 "Load the editor on that base."
             )
-        instructed = [self._instructed(request) for request in some(requests)]
+        instructed = [self.instructed(request) for request in some(requests)]
         rows = Rows.of(
             (index, tokenise(base.tokenizer, request.text, target, base.max_tokens))
             for index, request in enumerate(instructed)
@@ -121,7 +121,12 @@ class HyperMethod:
             gradients = request_gradients(self.editor, self.stage, rows, len(requests))
             return HyperEdit(base, request_updates(self.editor, self.stage, gradients, instructed))
 
-    def _instructed(self, request: EditRequest) -> EditRequest:
+    def instructed(self, request: EditRequest) -> EditRequest:
+        """Return the request as it is edited in: with the seen instruction of its task's pool where it has none.
+
+        Raises:
+            InputError: the task has no pool, or its instruction lacks a slot.
+        """
         if self.pools is None or request.instruction:
             return request
         return replace(request, instruction=seen_instruction(pool_for(self.pools, request.task), request))

@@ -56,7 +56,7 @@ class Jsonl:
         seen: set[tuple[str, str]] = set()
 
         # All lines are read for both splits, so that one line's fate never depends on the split asked for.
-        for index, line in self._lines():
+        for index, line in self.lines():
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
@@ -65,7 +65,7 @@ class Jsonl:
                 continue
 
             def build(record: Mapping[str, Any], _: int, index: int = index) -> tuple[EditExample, list[str]]:
-                example, left_out = self._example(record, index)
+                example, left_out = self.example(record, index)
                 if example.request.id in ids:
                     raise Unfit("repeats the id of an earlier line", "unusable")
                 ids.add(example.request.id)
@@ -75,7 +75,12 @@ class Jsonl:
                 if self._split(record) == split:
                     yield replace(item, index=index) if isinstance(item, Reject) else item
 
-    def _lines(self) -> list[tuple[int, str]]:
+    def lines(self) -> list[tuple[int, str]]:
+        """Return the lines that are not blank, with their indices from 0.
+
+        Raises:
+            InputError: there is no such file, it is no UTF-8 text, or has no line.
+        """
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -100,7 +105,12 @@ class Jsonl:
         share = stable_fraction("test", str(record.get("subject") or ""), str(record["prompt"]))
         return "test" if share < self.test_share else "train"
 
-    def _example(self, record: Mapping[str, Any], index: int) -> tuple[EditExample, list[str]]:
+    def example(self, record: Mapping[str, Any], index: int) -> tuple[EditExample, list[str]]:
+        """Return the example of one line, and why some of its probes were left out.
+
+        Raises:
+            Unfit: a field is missing, unknown or of another type.
+        """
         unknown = sorted(set(record) - set(FIELDS))
         if unknown:
             raise Unfit(f"unknown fields {', '.join(map(repr, unknown))}")

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,6 +26,9 @@ from lightning_modules.callbacks.stopping import Stopped
 if TYPE_CHECKING:
     from lightning_modules.edit_datamodule import EditDataModule, Examples
     from lightning_modules.editor_module import EditorModule
+
+Measured = TypeVar("Measured")
+"""What ranks share: outcomes, or the sizes of edits."""
 
 SCORED = METRICS[:3]
 """Reliability, generalization, locality; portability is reported and chooses nothing."""
@@ -197,13 +200,13 @@ def stop_if_asked(module: "EditorModule") -> None:
         raise Stopped(signals.requested())
 
 
-def shared_outcomes(measure: Callable[[], list[Outcome]], world_size: int) -> list[Outcome]:
+def shared_outcomes(measure: Callable[[], list[Measured]], world_size: int) -> list[Measured]:
     """Let every rank measure its share of the records and give all of them all outcomes, rank by rank.
 
     Raises:
         Stopped: ``measure`` raised it on any rank; then it is raised on all.
     """
-    outcomes: list[Outcome] | None
+    outcomes: list[Measured] | None
     try:
         outcomes = measure()
     except Stopped:

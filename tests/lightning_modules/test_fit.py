@@ -42,6 +42,9 @@ def test_a_run_from_start_to_table(
     assert editor.started and card.method == method and card.tasks == ("recent", "convsent")
     assert (card.pools is None) == (method != "InstructEdit")
     assert card.results["run"] == "run"
+    usual = card.results["validation_edits"]
+    assert usual["records"] == 6 and 0 < usual["update_norm"]["min"] <= usual["update_norm"]["max"]
+    assert 0 <= usual["locality_kl"]["q50"] <= usual["locality_kl"]["max"]
     best = read_checkpoint(path / "checkpoints" / "best.ckpt")
     assert card.steps == best["global_step"]
     assert all(torch.equal(value, best["state_dict"]["editor." + key]) for key, value in editor.state_dict().items())
