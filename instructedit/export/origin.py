@@ -37,13 +37,14 @@ class Origin:
     note: str = ""
 
 
-def origin_of(name: str, hub_base: str | None = None, licence: str | None = None) -> Origin:
+def origin_of(name: str, hub_base: str | None = None, licence: str | None = None, here: bool = True) -> Origin:
     """Find out what a base is called elsewhere.
 
     Args:
         name: what it is loaded as: a Hub id, a folder, an alias.
         hub_base: its id on the Hub, for a base that is a folder here.
         licence: its licence; None takes what its own card says.
+        here: whether the base is on this machine or to be fetched; otherwise nothing is asked or made for it.
 
     Raises:
         InputError: ``hub_base`` is no Hub id.
@@ -51,13 +52,12 @@ def origin_of(name: str, hub_base: str | None = None, licence: str | None = None
     if hub_base is not None:
         check_repo(hub_base, "--hub-base")
     if name == smollm2.ALIAS:
-        folder = smollm2.converted_folder()
         return Origin(
             name=name,
             hub_id=hub_base,
             named_base=hub_base or smollm2.HUB_ID,
             licence=licence or smollm2.LICENCE,
-            loads=str(folder),
+            loads=str(smollm2.converted_folder()) if here else name,
             note=f"Its weights come from the Python package {smollm2.PACKAGE}, where {smollm2.HUB_ID} is stored in 4 "
             "bits: they are not the Hub's to the bit.",
         )
@@ -71,7 +71,7 @@ def origin_of(name: str, hub_base: str | None = None, licence: str | None = None
             loads=str(folder.resolve()),
             note="" if hub_base else "It was loaded from a folder; where it is published was not told.",
         )
-    extras = fetch_extras(name)
+    extras = fetch_extras(name) if here else None
     found = _licence_in(extras / "README.md") if extras else UNKNOWN
     return Origin(name, hub_base or name, hub_base or name, licence or found, name)
 
