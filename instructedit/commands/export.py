@@ -31,7 +31,6 @@ def export(
     max_shard_size: str = "5GB",
     hub_base: str | None = None,
     license: str | None = None,
-    check: bool = False,
 ) -> None:
     """Write a saved edit in a form that works without InstructEdit: all its requests, in one folder with a model card.
 
@@ -47,7 +46,6 @@ def export(
         max_shard_size: the largest file of a model's weights.
         hub_base: the base's id on the Hub, for the card and the adapter, where the base is a folder here.
         license: the licence for the card, as the Hub spells it; by default what the base's own card says.
-        check: load what was written with peft or transformers, and hold it against the edit on its own requests.
     """
     Settings(as_, rank, dtype or "float32", dense, max_shard_size).check()  # type: ignore[arg-type]
     check_free(out)

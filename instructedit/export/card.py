@@ -1,4 +1,4 @@
-"""Model cards: README.md files with the Hub's front matter, of an exported edit and of an editor.
+"""The model card of an exported edit: a README.md with the Hub's front matter.
 
 Knows what is told of an edit; every text from outside is escaped. Nothing here measures anything.
 """
@@ -13,7 +13,6 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from instructedit import __version__
-from instructedit.checkpoints import EditorCard
 from instructedit.export.changes import SiteReport, total_error
 from instructedit.export.origin import UNKNOWN, Origin
 from instructedit.export.snippets import Form, asking_lines, loading_lines
@@ -74,7 +73,6 @@ def edit_card(
     facts: EditFacts,
     reports: Sequence[SiteReport],
     dtype: str,
-    measured: Sequence[str] = (),
 ) -> str:
     """Write the card of an exported edit.
 
@@ -84,7 +82,6 @@ def edit_card(
         facts: what is told of the edit.
         reports: what was kept of each site's change.
         dtype: dtype in the file, such as ``"float32"``.
-        measured: further lines of what was measured.
     """
     tags = ["knowledge-editing", "model-editing", "instructedit", *(["lora"] if form == "lora" else [])]
     parts = [
@@ -94,70 +91,16 @@ def edit_card(
         "requests below ask for; whether that is true was up to whoever asked, and neighbouring answers may have "
         "changed with it.",
         "## Load it",
-        _code(loading_lines(form, ".", origin, facts.base_dtype, local=False) + _question(facts)),
+        code(loading_lines(form, ".", origin, facts.base_dtype, local=False) + _question(facts)),
         _load_note(form, origin),
         "## Requests",
         _requests(facts),
         "## Editor",
         _editor(facts),
         "## Measured",
-        _measured(form, reports, dtype, measured),
+        _measured(form, reports, dtype),
         "## Base and licence",
         _base(origin, facts),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def editor_card(card: EditorCard, origin: Origin, licence: str, weights: str) -> str:
-    """Write the card of an editor folder.
-
-    Args:
-        card: the editor's own card.
-        origin: its base.
-        licence: of the editor's weights, as the Hub spells it.
-        weights: SHA-256 of its weights file.
-    """
-    rows = {
-        "method": card.method,
-        "tasks": ", ".join(card.tasks),
-        "steps": card.steps,
-        "sites": ", ".join(site.name for site in card.sites),
-        "trained on a base in": card.dtype.removeprefix("torch."),
-        "commit": card.commit + (" (changed since)" if card.dirty else ""),
-        "weights SHA-256": weights,
-    }
-    parts = [
-        front_matter(
-            origin, "instructedit", ["knowledge-editing", "model-editing", "hypernetwork", "instructedit"], licence
-        ),
-        f"# {cell(card.method)} editor for {cell(origin.name)}",
-        "A meta-trained hypernetwork: it turns a request (a prompt and the answer wanted) into low-rank changes of its "
-        "base, in one backward pass. It holds none of the base's weights and works on that base alone.",
-        "## Load it",
-        _code(
-            [
-                "import torch",
-                "from instructedit.base import load_base",
-                "from instructedit.hub import editor_folder",
-                "from instructedit.methods.hyper import HyperMethod",
-                "from instructedit.records import EditRequest",
-                "",
-                f"base = load_base({_base_name(origin)!r}, torch.{card.dtype.removeprefix('torch.') or 'float32'})",
-                'editor = HyperMethod.load(editor_folder("OWNER/NAME"), base)  # this page\'s name',
-                f"request = EditRequest('The capital of Spain is', 'Vienna', task={(card.tasks or ('',))[0]!r})",
-                "with editor.edit(base, [request]).applied():",
-                "    print(base.tokenizer.decode(base.model.generate(",
-                "        **base.tokenizer(request.prompt, return_tensors='pt'), max_new_tokens=5)[0]))",
-            ]
-        ),
-        "## What it is",
-        _table(("", ""), [(name, str(value)) for name, value in rows.items() if value not in ("", 0)]),
-        "## Measured",
-        _results(card.results),
-        "## Base and licence",
-        f"Base: {_base_link(origin)}, fingerprint `{card.fingerprint[:16]}`. {origin.note} The base's licence: "
-        f"{cell(origin.licence)}. Licence of the editor's weights: {cell(licence)}"
-        + (": set it with --license when you share it." if licence == UNKNOWN else "."),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -193,11 +136,13 @@ def cell(text: object) -> str:
     return re.sub(r"[|*`\[\]\\#~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda sign: f"&#{ord(sign[0])};", plain)
 
 
-def _code(lines: Sequence[str]) -> str:
+def code(lines: Sequence[str]) -> str:
+    """Lines of Python as a block of Markdown."""
     return "\n".join(["```python", *lines, "```"])
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Texts from outside as a table."""
     lines = [head, ["---"] * len(head), *[[cell(value) for value in row] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -219,26 +164,27 @@ def _requests(facts: EditFacts) -> str:
         return "Its file does not say what was asked for."
     listed = facts.requests[:MOST_REQUESTS]
     names = [name for name in ("task", "instruction") if any(request.get(name) for request in listed)]
-    table = _table(
+    rows = table(
         ("prompt", "target", *names),
         [[str(request.get(name) or "") for name in ("prompt", "target", *names)] for request in listed],
     )
     more = len(facts.requests) - len(listed)
     told = "\n\nThe instruction stands in front of the prompt." if "instruction" in names else ""
-    return table + (f"\n\nAnd {more} more." if more else "") + told
+    return rows + (f"\n\nAnd {more} more." if more else "") + told
 
 
 def _editor(facts: EditFacts) -> str:
     rows = [("kind of edit", facts.kind)]
     for name, value in facts.editor.items():
-        told = value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
-        if told not in ("", None) and value is not None:
-            rows.append((str(name), str(told)))
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            value = ", ".join(value)
+        if value not in ("", None):
+            rows.append((str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     rows.append(("exported with", f"instructedit {__version__}"))
-    return _table(("", ""), rows)
+    return table(("", ""), rows)
 
 
-def _measured(form: Form, reports: Sequence[SiteReport], dtype: str, measured: Sequence[str]) -> str:
+def _measured(form: Form, reports: Sequence[SiteReport], dtype: str) -> str:
     rows = [
         (report.site, "whole" if report.rank is None else str(report.rank), f"{report.norm:.4g}", told(report.relative))
         for report in reports
@@ -247,8 +193,7 @@ def _measured(form: Form, reports: Sequence[SiteReport], dtype: str, measured: S
     lines = [
         f"Numbers are {dtype}. The error is that of {what}, in Frobenius norm, as a share of the change's own norm: "
         f"{told(total_error(reports))} over all sites.",
-        _table(("site", "rank", "norm of the change", "error"), rows),
-        *measured,
+        table(("site", "rank", "norm of the change", "error"), rows),
     ]
     return "\n\n".join(lines)
 
@@ -265,7 +210,7 @@ def told(share: float) -> str:
 def _base(origin: Origin, facts: EditFacts) -> str:
     known = origin.licence != UNKNOWN
     return (
-        f"Base: {_base_link(origin)}, edited in {cell(facts.base_dtype)}, "
+        f"Base: {base_link(origin)}, edited in {cell(facts.base_dtype)}, "
         f"fingerprint `{cell(facts.fingerprint[:16])}`. {origin.note}".rstrip()
         + f"\n\nLicence: {cell(origin.licence)}"
         + (
@@ -288,16 +233,11 @@ def _load_note(form: Form, origin: Origin) -> str:
     )
 
 
-def _base_name(origin: Origin) -> str:
+def base_name(origin: Origin) -> str:
+    """What a base is loaded as: its Hub id, or the name it has here."""
     return origin.hub_id or origin.name
 
 
-def _base_link(origin: Origin) -> str:
-    return cell(_base_name(origin))
-
-
-def _results(results: Mapping[str, Any]) -> str:
-    if not results:
-        return "Its card holds no results."
-    text = json.dumps(results, indent=1, ensure_ascii=True)
-    return "As its card has it:\n\n```json\n" + text.replace("```", "\\u0060\\u0060\\u0060") + "\n```"
+def base_link(origin: Origin) -> str:
+    """A base's name in a sentence; the Hub makes a link of the id in the front matter."""
+    return cell(base_name(origin))

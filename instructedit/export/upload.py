@@ -14,8 +14,9 @@ from instructedit.base.checkpoint_files import CONFIG, TOKENIZER, WEIGHTS, is_pa
 from instructedit.checkpoints import CARD, read_card
 from instructedit.checkpoints import WEIGHTS as EDITOR_WEIGHTS
 from instructedit.errors import InputError
-from instructedit.export.card import CARD_FILE, editor_card
+from instructedit.export.card import CARD_FILE
 from instructedit.export.delta import DELTA
+from instructedit.export.editor_card import editor_card
 from instructedit.export.lora import ADAPTER, ADAPTER_CONFIG
 from instructedit.export.origin import UNKNOWN, check_repo, origin_of
 from instructedit.hub import hub_errors, no_token, refusal

@@ -3,7 +3,6 @@
 Knows the order of the work; the formats are told by ``lora``, ``model`` and ``delta``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +66,6 @@ def export_edit(
     settings: Settings,
     origin: Origin,
     facts: EditFacts,
-    check: Callable[[Path], list[str]] | None = None,
 ) -> list[SiteReport]:
     """Write an edit as a folder that others can load, with its card.
 
@@ -78,7 +76,6 @@ def export_edit(
         settings: as what, and how.
         origin: what the base is called elsewhere.
         facts: what is told of the edit.
-        check: given the folder with everything but the card in it, returns lines of what it measured; None for nothing.
 
     Returns:
         What was kept of each site's change.
@@ -97,7 +94,6 @@ def export_edit(
         else:
             told = {"base": origin.hub_id or origin.name, "fingerprint": base.fingerprint, "about": facts.about()}
             reports = write_delta(folder, changes, told, settings.rank, dtype, settings.dense)
-        measured = check(folder) if check else []
-        card = edit_card(settings.form, origin, facts, reports, settings.dtype, measured)
+        card = edit_card(settings.form, origin, facts, reports, settings.dtype)
         (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
     return reports

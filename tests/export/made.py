@@ -4,10 +4,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from instructedit import cli
 from instructedit.base import Base, SiteSpec, find_sites, load_base
 from instructedit.data.tokenise import tokenise
 from instructedit.lowrank import LowRankUpdate
@@ -87,3 +89,10 @@ def greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests:
         ids = model.generate(**question, max_new_tokens=8, do_sample=False)[0]
         said.append(tokenizer.decode(ids[question["input_ids"].shape[1] :]))
     return said
+
+
+def status(*argv: str | Path) -> int | str | None:
+    """Run a command line and return its exit status."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in argv])
+    return stop.value.code

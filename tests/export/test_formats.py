@@ -36,11 +36,6 @@ def exported(edit: Any, out: Path, form: str, **settings: Any) -> list[SiteRepor
     return export_edit(edit, base, out, Settings(form, **settings), origin_of("some/model", licence="mit"), facts)  # type: ignore[arg-type]
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
 def dense_of(edit: HyperEdit, site: str) -> Tensor:
     """The textbook's change of one weight, in the orientation it is stored in."""
     return weight_change(edit.updates[site], edit.base.model.get_submodule(site))
