@@ -1,5 +1,6 @@
 """Editors from the Hub and folders to it, over HTTP, with a stand-in for the Hub on this machine."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from huggingface_hub.utils import close_session
 from pytest_httpserver import HTTPServer
 
-from instructedit.base import Base
+from instructedit.base import Base, load_base
 from instructedit.checkpoints import EditorCard, save_editor
 from instructedit.errors import InputError
 from instructedit.export.upload import plan, send
@@ -17,6 +18,7 @@ from instructedit.hub import editor_folder
 from instructedit.methods.hyper import HyperMethod
 from instructedit.records import EditRequest
 from tests.core import editor_on
+from tests.export.made import in_folder, random_edit, saved, status
 from tests.hub_server import HubServer, Repository
 
 REQUEST = [EditRequest("The sky is", "blue")]
@@ -165,3 +167,27 @@ def test_a_card_that_the_hub_refuses_says_why(hub: HubServer, editor: Path) -> N
     send(plan(editor, "me/mine", licence="mit", hub_base="some/base"))
     assert b"license: mit" in hub.repositories["me/mine"].files["README.md"]
     assert b"base_model: some/base" in hub.repositories["me/mine"].files["README.md"]
+
+
+def test_an_edit_of_a_base_on_the_hub_takes_its_settings_and_licence_along(
+    hub: HubServer, tiny_gpt2_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_gpt2_base.model.generation_config.max_new_tokens = 77
+    in_folder(tiny_gpt2_base, tmp_path / "base")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "base").iterdir()}
+    files |= {"chat_template.jinja": b"{{ messages }}", "README.md": b"---\nlicense: mit\n---\n", "model.bin": b"0"}
+    hub.repositories["some/base"] = Repository(files)
+    edit = saved(tmp_path, random_edit(load_base("some/base")))
+    assert status("export", "--edit", edit, "--as", "model", "--out", "out") == 0
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["max_new_tokens"] == 77
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == "{{ messages }}"
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "base_model: some/base\n" in text and "license: mit\n" in text
+    assert not any("model.bin" in request for request in hub.seen)
+    assert status("export", "--edit", edit, "--as", "lora", "--out", "lora") == 0
+    assert json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["base_model_name_or_path"] == "some/base"
+    # All of it again without the Hub.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert status("export", "--edit", edit, "--as", "model", "--out", "again") == 0
+    assert (tmp_path / "again" / "README.md").read_text() == text

@@ -10,6 +10,7 @@ from instructedit.base import smollm2
 from instructedit.base.checkpoint_files import is_path
 from instructedit.base.loading import ALIASES
 from instructedit.errors import InputError
+from instructedit.hub import hub_errors
 from instructedit.terminal import shown
 
 UNKNOWN = "unknown"
@@ -112,11 +113,10 @@ def fetch_extras(name: str) -> Path | None:
         The folder they lie in; None where the base is no Hub id, or they cannot be had: then it is done without.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     if name in ALIASES or is_path(name) or Path(name).expanduser().is_dir():
         return None
     try:
         return Path(snapshot_download(name, allow_patterns=["generation_config.json", "chat_template*", "README.md"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError):
+    except hub_errors():
         return None

@@ -86,7 +86,7 @@ def greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests:
     said = []
     for request in requests:
         question = tokenizer(request.text, return_tensors="pt")
-        ids = model.generate(**question, max_new_tokens=8, do_sample=False)[0]
+        ids = model.generate(**question, max_new_tokens=6, do_sample=False)[0]
         said.append(tokenizer.decode(ids[question["input_ids"].shape[1] :]))
     return said
 

@@ -57,6 +57,20 @@ def test_the_cards_own_lines_load_it(
     torch.testing.assert_close(all_logits(names["model"], names["tokenizer"], REQUESTS[:3]), wanted, rtol=0, atol=1e-4)
 
 
+def test_the_pages_own_lines_add_a_delta(made: tuple[Base, Path]) -> None:
+    base, edit = made
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import torch\n.*?)```", page, re.S)
+    for flags in ((), ("--dense",)):
+        out = "out" + "".join(flags)
+        assert status("export", "--edit", edit, "--as", "delta", "--out", out, *flags) == 0
+        names: dict[str, Any] = {}
+        exec(compile(code.replace('"BASE"', '"base"').replace('"out/', f'"{out}/'), "page", "exec"), names)
+        with random_edit(base, size=20.0).applied():
+            wanted = all_logits(base.model, base.tokenizer, REQUESTS[:3])
+        torch.testing.assert_close(all_logits(names["model"], base.tokenizer, REQUESTS[:3]), wanted, rtol=0, atol=1e-4)
+
+
 def test_the_card_says_what_it_is(made: tuple[Base, Path], capsys: pytest.CaptureFixture[str]) -> None:
     base, edit = made
     Path("base/README.md").write_text("---\nlicense: mit\n---\nA base.\n")
