@@ -258,15 +258,20 @@ def _run_typed(name: str, function: Any, argv: list[str], epilog: str | None) ->
 
     # as_positional: every argument is a flag with a name. exit_on_error: a wrong flag is raised, so that main() prints
     # it as it prints every other input error.
-    auto_cli(
-        function,
-        args=switched_on(function, underscored(argv)),
-        as_positional=False,
-        prog=f"instructedit {name}",
-        exit_on_error=False,
-        epilog=epilog,
-        parser_class=Parser,
-    )
+    try:
+        auto_cli(
+            function,
+            args=switched_on(function, underscored(argv)),
+            as_positional=False,
+            prog=f"instructedit {name}",
+            exit_on_error=False,
+            epilog=epilog,
+            parser_class=Parser,
+        )
+    except ArgumentError as error:
+        for own in [own for own in inspect.signature(function).parameters if own.endswith("_")]:
+            error.message = re.sub(rf"\b{own}(?!\w)", own.rstrip("_"), error.message)
+        raise
 
 
 def switched_on(function: Any, argv: Sequence[str]) -> list[str]:

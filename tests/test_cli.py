@@ -51,7 +51,7 @@ def names(people: list[str], loud: bool = False) -> None:
     print(people, loud)
 
 
-def choose(as_: str = "lora") -> None:
+def choose(as_: str) -> None:
     """Choose a form.
 
     Args:
@@ -108,8 +108,9 @@ def test_flags_and_help_come_from_the_function(capsys: pytest.CaptureFixture[str
 def test_a_flag_may_be_a_word_of_pythons_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("choose", "--as", "model") == 0
     assert status("choose", "--as=delta") == 0
-    assert status("choose") == 0
-    assert capsys.readouterr().out == "model\ndelta\nlora\n"
+    assert capsys.readouterr().out == "model\ndelta\n"
+    assert status("choose") == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: as\n"
     assert status("choose", "--help") == 0
     told = capsys.readouterr().out
     assert "--as AS" in told and "--as_" not in told
