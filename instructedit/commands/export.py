@@ -31,6 +31,7 @@ def export(
     max_shard_size: str = "5GB",
     hub_base: str | None = None,
     license: str | None = None,
+    check: bool = False,
 ) -> None:
     """Write a saved edit in a form that works without InstructEdit: all its requests, in one folder with a model card.
 
@@ -46,6 +47,8 @@ def export(
         max_shard_size: the largest file of a model's weights.
         hub_base: the base's id on the Hub, for the card and the adapter, where the base is a folder here.
         license: the licence for the card, as the Hub spells it; by default what the base's own card says.
+        check: load what was written again, as others would, and hold it against the edit on the edit's own requests;
+            takes a second copy of the model in memory.
     """
     Settings(as_, rank, dtype or "float32", dense, max_shard_size).check()  # type: ignore[arg-type]
     check_free(out)
@@ -64,12 +67,14 @@ def export(
         raise InputError(f"{error} The edit's file names this base; say where it is with --base.") from error
     origin = origin_of(name, hub_base, license)
     facts = EditFacts.of(header.kind, header.fingerprint, header.dtype, header.about)
-    settings = Settings(as_, rank, chosen, dense, max_shard_size)  # type: ignore[arg-type]
-    reports = export_edit(load_edit(edit, found), found, out, settings, origin, facts)
-    print("\n".join(_ended(out, settings, origin, facts, reports)))
+    settings = Settings(as_, rank, chosen, dense, max_shard_size, check)  # type: ignore[arg-type]
+    reports, checked = export_edit(load_edit(edit, found), found, out, settings, origin, facts)
+    print("\n".join(_ended(out, settings, origin, facts, reports, checked)))
 
 
-def _ended(out: Path, settings: Settings, origin: Origin, facts: EditFacts, reports: Sequence[SiteReport]) -> list[str]:
+def _ended(
+    out: Path, settings: Settings, origin: Origin, facts: EditFacts, reports: Sequence[SiteReport], checked: str
+) -> list[str]:
     """What is told at the end."""
     width = max(len(report.site) for report in reports)
     total = total_error(reports)
@@ -80,6 +85,8 @@ def _ended(out: Path, settings: Settings, origin: Origin, facts: EditFacts, repo
     lines.append(f"{'together':<{width}}  {'':>5}  {'':>7}  {told(total):>9}")
     if total > MUCH:
         lines += ["", _much(settings, total)]
+    if checked:
+        lines += ["", checked]
     first = facts.requests[0] if facts.requests else None
     question = asking_lines(str(first.get("instruction") or "") + first["prompt"]) if first else []
     code = loading_lines(settings.form, str(out), origin, facts.base_dtype, local=True) + question

@@ -73,6 +73,7 @@ def edit_card(
     facts: EditFacts,
     reports: Sequence[SiteReport],
     dtype: str,
+    checked: str = "",
 ) -> str:
     """Write the card of an exported edit.
 
@@ -82,6 +83,7 @@ def edit_card(
         facts: what is told of the edit.
         reports: what was kept of each site's change.
         dtype: dtype in the file, such as ``"float32"``.
+        checked: what was found when it was loaded again, a sentence or nothing.
     """
     tags = ["knowledge-editing", "model-editing", "instructedit", *(["lora"] if form == "lora" else [])]
     parts = [
@@ -99,6 +101,7 @@ def edit_card(
         _editor(facts),
         "## Measured",
         _measured(form, reports, dtype),
+        checked,
         "## Base and licence",
         _base(origin, facts),
     ]

@@ -33,6 +33,7 @@ class Settings:
         dtype: dtype in the files, a key of ``DTYPES``; of a model it is the base's.
         dense: whether a delta holds whole matrices in any case.
         max_shard_size: the largest weights file of a model, such as ``"5GB"``.
+        checked: whether it is loaded again and held against the edit before it is in its place.
     """
 
     form: Form
@@ -40,6 +41,7 @@ class Settings:
     dtype: str = "float32"
     dense: bool = False
     max_shard_size: str = "5GB"
+    checked: bool = False
 
     def check(self) -> None:
         """Refuse settings that do not go together.
@@ -66,7 +68,7 @@ def export_edit(
     settings: Settings,
     origin: Origin,
     facts: EditFacts,
-) -> list[SiteReport]:
+) -> tuple[list[SiteReport], str]:
     """Write an edit as a folder that others can load, with its card.
 
     Args:
@@ -78,7 +80,7 @@ def export_edit(
         facts: what is told of the edit.
 
     Returns:
-        What was kept of each site's change.
+        What was kept of each site's change; and what checking it found, a sentence or nothing.
 
     Raises:
         InputError: the edit is no change of weights, the settings do not fit it, or the folder cannot be written.
@@ -94,6 +96,11 @@ def export_edit(
         else:
             told = {"base": origin.hub_id or origin.name, "fingerprint": base.fingerprint, "about": facts.about()}
             reports = write_delta(folder, changes, told, settings.rank, dtype, settings.dense)
-        card = edit_card(settings.form, origin, facts, reports, settings.dtype)
+        checked = ""
+        if settings.checked:
+            from instructedit.export.check import check_written
+
+            checked = check_written(folder, settings.form, edit, base, origin, facts).told()
+        card = edit_card(settings.form, origin, facts, reports, settings.dtype, checked)
         (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
-    return reports
+    return reports, checked

@@ -4,6 +4,7 @@ import json
 import re
 import textwrap
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,57 @@ def test_what_is_printed_at_the_end_loads_what_was_written(
     with random_edit(base, size=20.0).applied():
         wanted = all_logits(base.model, base.tokenizer, REQUESTS[:3])
     torch.testing.assert_close(all_logits(names["model"], names["tokenizer"], REQUESTS[:3]), wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "flags", "least", "most"),
+    [("lora", (), 0, 1e-4), ("model", (), 0, 1e-4), ("delta", (), 0, 1e-4), ("delta", ("--dense",), 0, 1e-4)]
+    + [("lora", ("--rank", "2"), 0.5, 100), ("delta", ("--rank", "2"), 0.5, 100)],
+)
+def test_what_was_written_is_checked_where_that_is_asked_for(
+    made: tuple[Base, Path],
+    form: str,
+    flags: tuple[str, ...],
+    least: float,
+    most: float,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base, edit = made
+    assert status("export", "--edit", edit, "--as", form, "--out", "out", "--check", *flags) == 0
+    said = re.findall(
+        r"on 20 of .* further than (\S+) from .* (\d+)% before, (\d+)% under .*, (\d+)% as written",
+        (capsys.readouterr().out),
+    )
+    assert len(said) == 1 and said[0][0] in Path("out/README.md").read_text()
+    assert least <= float(said[0][0]) <= most
+    likely = []
+    for context in (nullcontext(), random_edit(base, size=20.0).applied()):
+        with context:
+            likely.append(likeliest(base))
+    assert [int(share) for share in said[0][1:3]] == [round(100 * share) for share in likely]
+    assert least or said[0][2] == said[0][3]
+
+
+def likeliest(base: Base) -> float:
+    """The share of the requests' target tokens that the base says by itself."""
+    hits, tokens = 0, 0
+    for request in REQUESTS:
+        ids = base.tokenizer(f"{request.prompt} {request.target}")["input_ids"]
+        n = len(request.target)
+        with torch.no_grad():
+            said = base.model(torch.tensor([ids])).logits[0, -n - 1 : -1].argmax(-1)
+        hits, tokens = hits + int((said == torch.tensor(ids[-n:])).sum()), tokens + n
+    return hits / tokens
+
+
+def test_an_edit_without_a_word_of_its_requests_is_not_checked(
+    tiny_llama_base: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = in_folder(tiny_llama_base, tmp_path / "base")
+    save_edit(tmp_path / "edit", random_edit(base), base)
+    flags = ("--as", "delta", "--out", tmp_path / "out", "--check")
+    assert status("export", "--edit", tmp_path / "edit", *flags) == 0
+    assert "Not checked: the edit's file does not say" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["lora", "model", "delta"])

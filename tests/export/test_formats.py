@@ -33,7 +33,7 @@ PREFIX = "base_model.model."
 def exported(edit: Any, out: Path, form: str, **settings: Any) -> list[SiteReport]:
     base = edit.base
     facts = EditFacts.of(type(edit).__name__, base.fingerprint, str(base.dtype), ABOUT)
-    return export_edit(edit, base, out, Settings(form, **settings), origin_of("some/model", licence="mit"), facts)  # type: ignore[arg-type]
+    return export_edit(edit, base, out, Settings(form, **settings), origin_of("some/model", licence="mit"), facts)[0]  # type: ignore[arg-type]
 
 
 def dense_of(edit: HyperEdit, site: str) -> Tensor:

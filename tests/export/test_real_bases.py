@@ -1,4 +1,4 @@
-"""Exports of SmolLM2-135M and of a random GPT-2 of its published size class, with real requests of KnowEdit."""
+"""Exports of SmolLM2-135M and of a random GPT-2 of the published width, with real requests of KnowEdit."""
 
 import json
 import os
@@ -62,11 +62,11 @@ def smollm2(folder: Path) -> Base:
 
 
 def gpt2(folder: Path) -> Base:
-    """GPT-2 small's shape, with random weights and SmolLM2's tokenizer, loaded from a folder."""
+    """GPT-2 small with half its blocks, random weights and SmolLM2's tokenizer, loaded from a folder."""
     tokenizer = load_tokenizer("smollm2-135m")
     torch.manual_seed(0)
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = GPT2Config(vocab_size=len(tokenizer), n_positions=512, initializer_range=0.05, **ends)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=512, n_layer=6, initializer_range=0.05, **ends)
     return in_folder(Base.from_model(GPT2LMHeadModel(config), tokenizer, "gpt2"), folder)
 
 
