@@ -68,12 +68,14 @@ def make_editor(base: Base, rank: int, batches: Sequence[Batch]) -> tuple[HyperE
     return editor, stage
 
 
-def stage_of(base: Base, keep: bool, rows_per_pass: int = 4, pad_to_tokens: int = 32) -> Stage:
+def stage_of(base: Base, keep: bool, rows_per_pass: int = 8, pad_to_tokens: int = 16, share: bool = True) -> Stage:
     """Return a stage whose store keeps the states (the second time they are read), or computes them every time."""
     first = base.n_blocks - LAST_BLOCKS
     split = base.split(first)
     memory = 4096 if keep else 0
-    return Stage(base, split, TrunkStore(split, "benchmark", rows_per_pass, pad_to_tokens, memory))
+    return Stage(
+        base, split, TrunkStore(split, "benchmark", rows_per_pass, pad_to_tokens, memory, share_prefixes=share)
+    )
 
 
 def make_batches(

@@ -86,6 +86,15 @@ COMMANDS: dict[str, Command] = {
         "Edit a base with a trained editor: what it says before and after, and the edit as a file; --interactive.",
         takes="argv",
     ),
+    "export": Command(
+        "instructedit.commands.export:export",
+        "Write a saved edit as a LoRA adapter, a whole model, or the change of the weights, to use anywhere.",
+    ),
+    "push": Command(
+        "instructedit.commands.push:push",
+        "Put an editor, adapter, model or delta on the Hugging Face Hub; --dry-run shows what would be sent.",
+        bare="folder",
+    ),
     "submit": Command(
         "instructedit.commands.submit:submit",
         "Hand a command to SLURM, as a job, an array or a chain; it is requeued when preempted; --resume goes on.",
@@ -180,6 +189,7 @@ _EXTRA_OF = {
     "gguf": "gguf",
     "accelerate": "gguf",
     "openai": "llm",
+    "peft": "lora",
     "scipy": "analysis",
     "sklearn": "analysis",
     "matplotlib": "analysis",
@@ -238,18 +248,35 @@ def _bare_last(argv: Sequence[str]) -> list[str]:
 
 def _run_typed(name: str, function: Any, argv: list[str], epilog: str | None) -> None:
     # Imported here: it takes as long as all the rest of --help.
-    from jsonargparse import auto_cli
+    from jsonargparse import ArgumentParser, auto_cli
+
+    class Parser(ArgumentParser):
+        """Has a flag for a parameter whose name is a word of Python's own, and so ends in an underscore: --as."""
+
+        def add_function_arguments(self, *given: Any, **options: Any) -> list[str]:
+            added: list[str] = super().add_function_arguments(*given, **options)
+            for action in self._actions:
+                for word in [word for word in action.option_strings if word.endswith("_")]:
+                    action.option_strings = [word.rstrip("_")]
+                    self._option_string_actions[word.rstrip("_")] = action
+            return added
 
     # as_positional: every argument is a flag with a name. exit_on_error: a wrong flag is raised, so that main() prints
     # it as it prints every other input error.
-    auto_cli(
-        function,
-        args=switched_on(function, underscored(argv)),
-        as_positional=False,
-        prog=f"instructedit {name}",
-        exit_on_error=False,
-        epilog=epilog,
-    )
+    try:
+        auto_cli(
+            function,
+            args=switched_on(function, underscored(argv)),
+            as_positional=False,
+            prog=f"instructedit {name}",
+            exit_on_error=False,
+            epilog=epilog,
+            parser_class=Parser,
+        )
+    except ArgumentError as error:
+        for own in [own for own in inspect.signature(function).parameters if own.endswith("_")]:
+            error.message = re.sub(rf"\b{own}(?!\w)", own.rstrip("_"), error.message)
+        raise
 
 
 def switched_on(function: Any, argv: Sequence[str]) -> list[str]:

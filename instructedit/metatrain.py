@@ -110,7 +110,7 @@ class Stage:
         known = _EVALUATION_STAGES.setdefault(base, {})
         if first_block not in known:
             split = base.split(first_block)
-            store = TrunkStore(split, base.fingerprint, rows_per_pass=4, pad_to_tokens=32, memory_mib=memory_mib)
+            store = TrunkStore(split, base.fingerprint, 8, 16, memory_mib, share_prefixes=True)
             # Weak: the stage holds the base, and would keep it for ever from inside the table.
             known[first_block] = split, store
         return cls(base, *known[first_block])

@@ -104,7 +104,9 @@ class PlacedBase:
         dtype = getattr(torch, config.dtype) if config.dtype else None
         agree = self.most if self.in_step else None
         split = base.split(self._first_block)
-        return TrunkStore(split, base.fingerprint, *limits, folder, config.disk_gib, dtype, agree)
+        return TrunkStore(
+            split, base.fingerprint, *limits, folder, config.disk_gib, dtype, agree, config.share_prefixes
+        )
 
     def flush(self) -> None:
         """Write what the stores hold back."""

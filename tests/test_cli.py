@@ -51,12 +51,27 @@ def names(people: list[str], loud: bool = False) -> None:
     print(people, loud)
 
 
+def choose(as_: str) -> None:
+    """Choose a form.
+
+    Args:
+        as_: which.
+    """
+    print(as_)
+
+
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("commands_for_the_test")
-    vars(module).update(greet=greet, interrupted=interrupted, broken=broken, echo=echo, names=names)
+    vars(module).update(greet=greet, interrupted=interrupted, broken=broken, echo=echo, names=names, choose=choose)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for function, takes in ((greet, "flags"), (interrupted, "argv"), (broken, "argv"), (echo, "argv")):
+    for function, takes in (
+        (greet, "flags"),
+        (choose, "flags"),
+        (interrupted, "argv"),
+        (broken, "argv"),
+        (echo, "argv"),
+    ):
         command = cli.Command(f"{module.__name__}:{function.__name__}", "A command of the test.", takes)
         monkeypatch.setitem(cli.COMMANDS, function.__name__, command)
     listed = cli.Command(f"{module.__name__}:names", "A command of the test.", bare="people")
@@ -88,6 +103,17 @@ def test_flags_and_help_come_from_the_function(capsys: pytest.CaptureFixture[str
     assert status("greet", "--help") == 0
     text = capsys.readouterr().out
     assert "usage: instructedit greet" in text and "Say hello" in text and "whom to greet" in text
+
+
+def test_a_flag_may_be_a_word_of_pythons_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("choose", "--as", "model") == 0
+    assert status("choose", "--as=delta") == 0
+    assert capsys.readouterr().out == "model\ndelta\n"
+    assert status("choose") == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: as\n"
+    assert status("choose", "--help") == 0
+    told = capsys.readouterr().out
+    assert "--as AS" in told and "--as_" not in told
 
 
 def test_a_flag_may_put_another_command_in_the_place_of_one(
@@ -180,7 +206,7 @@ def test_a_missing_module_of_no_extra_stays_a_fault(monkeypatch: pytest.MonkeyPa
         cli.main(["gone"])
 
 
-@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test", "evaluate", "status"])
+@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test", "evaluate", "export", "push", "status"])
 def test_every_listed_command_exists(name: str) -> None:
     module, _, function = cli.COMMANDS[name].target.partition(":")
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
@@ -190,7 +216,8 @@ def test_every_listed_command_exists(name: str) -> None:
 
 def test_the_commands_are_pinned() -> None:
     ours = {name for name, command in cli.COMMANDS.items() if "commands_for_the_test" not in command.target}
-    assert ours == {"prepare", "fit", "validate", "test", "evaluate", "submit", "status", "compare"}
+    expected = "prepare fit validate test evaluate edit export push submit status compare"
+    assert ours == set(expected.split())
 
 
 def test_help_answers_in_under_a_second() -> None:

@@ -96,6 +96,16 @@ def base_fingerprint(name_or_path: str) -> str:
     return fingerprint_of_files(_config(name_or_path, folder), weight_files(name_or_path, folder))
 
 
+def stored_dtype(name_or_path: str) -> str:
+    """Return the dtype a base's config says its weights are stored in: float32 where it says none, or another one.
+
+    Raises:
+        InputError: as ``load_base``, where it concerns the config.
+    """
+    found = str(_config(name_or_path, _folder(name_or_path, TOKENIZER)).dtype).removeprefix("torch.")
+    return found if found in ("float32", "bfloat16", "float16") else "float32"
+
+
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """Load a base's fast tokenizer alone; from the Hub, without its weights.
 

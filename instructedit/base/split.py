@@ -14,11 +14,20 @@ from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel
 
 from instructedit.base.adaptors import Adaptor
+from instructedit.base.kept import KeysAndValues
 from instructedit.base.paging import Pager
+from instructedit.base.prefixes import Pass, cut
 from instructedit.errors import InputError
 
 GROUP_BYTES = 256 * 2**20
-"""Hidden states held at once while a paged trunk takes several passes through one block after the other."""
+"""Hidden states held at once while several passes go through one block of the trunk after the other."""
+
+
+PIECES_APART = 0.02
+"""How far states computed in pieces may be from the others, as a share of their norm: what rounding does in bf16."""
+
+PIECES = 256
+"""Pieces of inputs that go through a trunk in memory together."""
 
 
 class _Pass(nn.Module):
@@ -153,6 +162,32 @@ class Split:
             while states:
                 yield states.pop(0).to(self.device)
 
+    @torch.no_grad()
+    def trunk_pieces(self, passes: Sequence[Pass]) -> list[Tensor]:
+        """Pieces of inputs to the states (n, t, d) that enter block ``first_block``, pass by pass; no gradient.
+
+        Block by block: all passes go through one before the next, and keys and values are kept for one block at a
+        time. A paged block is read once.
+
+        Args:
+            passes: of one shape (n, t), each behind those that hold its beginnings.
+        """
+        states = [self._embeddings(piece.ids) for piece in passes]
+        for block, alone in enumerate(self._blocks_alone):
+            with nullcontext() if self._pager is None else self._pager.holding(block):
+                kept = KeysAndValues(len(passes), max(1, self.first_block))
+                for place, piece in enumerate(passes):
+                    states[place] = kept.run(alone, piece, states[place])
+        return [state.to(self.device) for state in states]
+
+    def pieces_at_once(self, tokens: int) -> int:
+        """Return how many pieces of so many tokens have their states, keys and values in ``GROUP_BYTES``.
+
+        Fewer where nothing is gained by more, so that a bar moves and a signal is heard.
+        """
+        fit = max(1, GROUP_BYTES // (3 * tokens * self._weight.shape[1] * self.dtype.itemsize))
+        return min(fit, PIECES) if self._pager is None else fit
+
     def _groups(self, passes: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         """Cut passes into groups whose states fit in ``GROUP_BYTES``; a pass that does not is a group of its own."""
         group: list[Tensor] = []
@@ -211,7 +246,11 @@ class Split:
     def _check(self, model: PreTrainedModel, adaptor: Adaptor) -> None:
         """Compare with the whole model once: some models scale embeddings or logits on the way."""
         ids = torch.arange(4, device=self.device).remainder(model.config.vocab_size).unsqueeze(0)
-        if not torch.equal(self.logits(self.tail(self.trunk(ids))), model(ids, use_cache=False).logits):
+        states = self.trunk(ids)
+        both = cut([tuple(ids[0].tolist())], 2, 1, self.device)
+        apart = (torch.cat(self.trunk_pieces(both.passes), 1) - states).norm() / states.norm()
+        whole = model(ids, use_cache=False).logits
+        if apart > PIECES_APART or not torch.equal(self.logits(self.tail(states)), whole):
             raise InputError(
                 f"A base of type {model.config.model_type!r} is built like {adaptor.family}, but its trunk and tail do "
                 f"not add up to the whole model. Supported: {adaptor.described}. Choose such a base."

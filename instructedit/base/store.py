@@ -6,6 +6,7 @@ edits or where the inputs come from; how states lie on disk is the business of `
 
 import hashlib
 import struct
+import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from instructedit.base.packs import Packs
+from instructedit.base.prefixes import cut, groups, idle
 from instructedit.base.split import Split
 from instructedit.errors import InputError
 
@@ -30,13 +32,14 @@ class TrunkStore:
     A state never depends on when, or beside what, it was computed: every pass has the same number of
     rows (filled up by repeating its last input), and an input's padded length follows from
     its own length alone. That a row's place in a pass does not count either was seen for passes of whole tiles
-    (4 rows of multiples of 32 tokens) and of one row; several threads may round odd shapes otherwise.
+    (4 rows of multiples of 32 tokens, 8 of 16) and of one row; several threads may round odd shapes otherwise.
 
     Args:
         split: the split whose trunk computes.
         fingerprint: the base's fingerprint.
         rows_per_pass: sequences in one computing pass.
         pad_to_tokens: lengths are rounded up to a multiple of this.
+        share_prefixes: cut inputs into pieces of ``pad_to_tokens`` and compute a beginning that several share once.
         memory_mib: limit on the states kept in memory, in MiB; the least recently used go first.
             0 keeps none.
         folder: where states are also kept between runs; None for memory only. Any number of processes may share it.
@@ -61,6 +64,7 @@ class TrunkStore:
         disk_gib: float = 100.0,
         dtype: torch.dtype | None = None,
         agree: Callable[[int], int] | None = None,
+        share_prefixes: bool = False,
     ) -> None:
         if rows_per_pass < 1 or pad_to_tokens < 1 or memory_mib < 0 or not disk_gib > 0:
             raise ValueError(
@@ -70,6 +74,7 @@ class TrunkStore:
         self.fingerprint = fingerprint
         self.rows_per_pass = rows_per_pass
         self.pad_to_tokens = pad_to_tokens
+        self.share_prefixes = share_prefixes
         self.folder = folder
         self.disk_gib = disk_gib
         self.hits = 0
@@ -108,6 +113,7 @@ class TrunkStore:
             "rows_per_pass": self.rows_per_pass,
             "pad_to_tokens": self.pad_to_tokens,
             "torch": torch.__version__,
+            **({"share_prefixes": True} if self.share_prefixes else {}),
         }
         return Packs(self.folder, address, self.fingerprint[:16], self.dtype, int(self.disk_gib * 2**30))
 
@@ -134,7 +140,7 @@ class TrunkStore:
             missing = [ids for ids in missing if ids not in found]
         self.hits += len(found)
         self.misses += len(missing)
-        for rows in self._compute(missing, self._agree):
+        for rows in self._computed(missing, self._agree):
             found |= rows
             for ids, state in rows.items():
                 self._keep(_key(ids), state)
@@ -160,7 +166,7 @@ class TrunkStore:
         """
         if self.packs is None:
             raise ValueError("a store without a folder cannot be filled")
-        for rows in self._compute(self.missing(inputs), None):
+        for rows in self._computed(self.missing(inputs), None):
             if self.packs.stopped:
                 raise InputError(f"{self.packs.stopped}.")
             yield sum(map(len, rows))
@@ -171,8 +177,31 @@ class TrunkStore:
             self.packs.put(self._new)
             self._new, self._new_size = {}, 0
 
-    def _compute(self, inputs: Iterable[Ids], agree: Callable[[int], int] | None) -> Iterator[dict[Ids, Tensor]]:
-        """Run the trunk over inputs of one padded length at a time, always the same number of rows; pass by pass."""
+    def _computed(self, inputs: Sequence[Ids], agree: Callable[[int], int] | None) -> Iterator[dict[Ids, Tensor]]:
+        """Run the trunk over inputs, and let the folder have what came out."""
+        for states in (self._in_pieces if self.share_prefixes else self._whole)(inputs, agree):
+            self._buffer(states)
+            yield states
+
+    def _in_pieces(self, inputs: Sequence[Ids], agree: Callable[[int], int] | None) -> Iterator[dict[Ids, Tensor]]:
+        """Each distinct beginning once; as many inputs at a time as there is room for."""
+        tokens, rows, device = self.pad_to_tokens, self.rows_per_pass, self.split.device
+        # Ranks that share a base ask for a step's inputs, which are few, and can agree on one number of passes alone.
+        most = self.split.pieces_at_once(tokens) if agree is None else sys.maxsize
+        together = list(groups(inputs, tokens, most)) or ([] if agree is None else [[]])
+        for group in together:
+            shared = cut(group, tokens, rows, device)
+            passes = shared.passes
+            if agree is not None:
+                passes += [idle(tokens, rows, device)] * (agree(len(passes)) - len(passes))
+            if not passes:
+                continue
+            hidden = torch.cat(self.split.trunk_pieces(passes)).to(self.dtype).cpu()
+            # Copies: views would keep all the pieces alive.
+            yield {ids: hidden[places].flatten(0, 1)[: len(ids)].clone() for ids, places in shared.rows.items()}
+
+    def _whole(self, inputs: Sequence[Ids], agree: Callable[[int], int] | None) -> Iterator[dict[Ids, Tensor]]:
+        """Inputs of one padded length at a time, always the same number of rows; pass by pass."""
         by_length: defaultdict[int, list[Ids]] = defaultdict(list)
         for ids in inputs:
             by_length[self.padded(len(ids))].append(ids)
@@ -191,9 +220,7 @@ class TrunkStore:
         for group, padded_states in zip(rows, computed, strict=False):
             hidden = padded_states.to(self.dtype).cpu()
             # Copies: views would keep the whole padded pass alive.
-            states = {ids: hidden[row, : len(ids)].clone() for row, ids in enumerate(group)}
-            self._buffer(states)
-            yield states
+            yield {ids: hidden[row, : len(ids)].clone() for row, ids in enumerate(group)}
         for _ in computed:  # what is run beside other ranks
             pass
 

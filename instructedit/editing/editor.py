@@ -104,8 +104,8 @@ class Editor:
                 task's pool.
 
         Raises:
-            InputError: the prompt or the target is empty, the task has no pool, a slot is missing, or the editor takes no
-                instructions.
+            InputError: the prompt or the target is empty, the task has no pool, a slot is missing, or the editor takes
+                no instructions.
         """
         if not request.prompt.strip():
             raise InputError("A request's prompt is empty. Give the question or the start of the sentence to answer.")

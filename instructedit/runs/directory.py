@@ -25,7 +25,8 @@ SCIENCE = ("model.", "data.", "seed_everything", "trainer.max_steps", "trainer.g
 """Settings a run cannot change when it goes on ..."""
 
 FREE = (
-    *(f"model.store.{name}" for name in ("rows_per_pass", "pad_to_tokens", "memory_mib", "folder", "disk_gib")),
+    *(f"model.store.{name}" for name in ("rows_per_pass", "pad_to_tokens", "share_prefixes")),
+    *(f"model.store.{name}" for name in ("memory_mib", "folder", "disk_gib")),
     "model.placement",
     "model.trunk_device",
     "model.max_bad_steps",

@@ -129,7 +129,7 @@ def test_a_radius_reaches_further_by_rounding_and_no_more(dtype: torch.dtype) ->
     torch.manual_seed(0)
     key = torch.randn(1, 256).to(dtype).float()
     book = Codebook(key, torch.ones(1, 1), torch.zeros(1), (("a",),))
-    step = ROUNDING * torch.finfo(dtype).eps * key.norm() * torch.eye(1, 256)
+    step = ROUNDING[dtype] * torch.finfo(dtype).eps * key.norm() * torch.eye(1, 256)
     x = torch.stack([key, key + 0.8 * step, key + 1.3 * step], 1)
     # The distances are what is tested, so they are not rounded away: only the dtype asked about is.
     shelf = Shelf.of([book])

@@ -10,8 +10,8 @@ from instructedit.cli import COMMANDS, Command, resolve
 from instructedit.errors import InputError
 from instructedit.scheduling.schema import FILE
 
-NOT_SUBMITTED = ("submit", "status", "compare")
-"""Commands that nobody would hand to a scheduler."""
+NOT_SUBMITTED = ("submit", "status", "compare", "push", "export")
+"""Commands that nobody would hand to a scheduler, or whose arguments are no settings."""
 
 
 def make_schema() -> dict[str, dict[str, Any]]:
