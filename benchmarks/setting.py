@@ -13,7 +13,7 @@ from random_base import LLAMA_2_7B, small_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from instructedit.base import Base, SiteSpec, find_sites, load_base
-from instructedit.base.store import TrunkStore
+from instructedit.base.store import PASS_ROWS, PASS_TOKENS, TrunkStore
 from instructedit.data.collate import Batch, Collator, TrainingMix
 from instructedit.data.samplers import MultiTaskSampler
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
@@ -68,14 +68,12 @@ def make_editor(base: Base, rank: int, batches: Sequence[Batch]) -> tuple[HyperE
     return editor, stage
 
 
-def stage_of(base: Base, keep: bool, rows_per_pass: int = 8, pad_to_tokens: int = 16, share: bool = True) -> Stage:
+def stage_of(base: Base, keep: bool) -> Stage:
     """Return a stage whose store keeps the states (the second time they are read), or computes them every time."""
     first = base.n_blocks - LAST_BLOCKS
     split = base.split(first)
     memory = 4096 if keep else 0
-    return Stage(
-        base, split, TrunkStore(split, "benchmark", rows_per_pass, pad_to_tokens, memory, share_prefixes=share)
-    )
+    return Stage(base, split, TrunkStore(split, "benchmark", PASS_ROWS, PASS_TOKENS, memory, share_prefixes=True))
 
 
 def make_batches(

@@ -70,17 +70,21 @@ class LowRankUpdate:
         """Add all requests' changes into one: (1, b * r, ...)."""
         return LowRankUpdate(self.u.flatten(0, 1).unsqueeze(0), self.v.flatten(0, 1).unsqueeze(0))
 
+    def live(self) -> "LowRankUpdate":
+        """Add all requests' changes into one without the ranks that add nothing, but for one: (1, k, ...)."""
+        u, v = self.u.flatten(0, 1), self.v.flatten(0, 1)
+        live = ((u != 0).any(1) & (v != 0).any(1)).nonzero().flatten()
+        live = live if len(live) else live.new_zeros(1)
+        return LowRankUpdate(u[live].unsqueeze(0), v[live].unsqueeze(0))
+
     def compact(self) -> "LowRankUpdate":
         """Add all requests' changes into one of the fewest ranks that need no approximation: (1, k, ...).
 
         Ranks that add nothing are left out. More of them than the smaller side has, as many edits make, become that
         many: the identity on that side and the change itself on the other.
         """
-        u, v = self.u.flatten(0, 1), self.v.flatten(0, 1)
-        live = ((u != 0).any(1) & (v != 0).any(1)).nonzero().flatten()
-        # One is kept: a site's change has a rank at least.
-        live = live if len(live) else live.new_zeros(1)
-        u, v = u[live], v[live]
+        merged = self.live()
+        u, v = merged.u[0], merged.v[0]
         if len(u) > min(u.shape[1], v.shape[1]):
             # Summed in fp64: the ranks of many edits cancel each other in part.
             change = (u.double().T @ v.double()).to(u.dtype)
@@ -106,6 +110,11 @@ class LowRankUpdate:
     def apply(self, x: Tensor, y: Tensor) -> Tensor:
         """Return y + (x u^T) v for x (n, t, d_in), y (n, t, d_out); n must be b unless b is 1."""
         return y + (x @ self.u.transpose(1, 2)) @ self.v
+
+
+def whole_norms(updates: Mapping[str, LowRankUpdate]) -> Tensor:
+    """Return the Frobenius norm (b,) of each request's update over all sites."""
+    return torch.stack([update.norms() for update in updates.values()]).square().sum(0).sqrt()
 
 
 def weight_change(update: LowRankUpdate, module: nn.Module) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from instructedit.base.model import Base
 from instructedit.base.split import Split
-from instructedit.base.store import TrunkStore
+from instructedit.base.store import PASS_ROWS, PASS_TOKENS, TrunkStore
 from instructedit.conditions import OldAnswers, conditions_of
 from instructedit.data.collate import Batch
 from instructedit.data.rows import Rows, mean_of_means, pad_states
@@ -26,7 +26,7 @@ from instructedit.hypernet.editor import HyperEditor
 from instructedit.hypernet.face import MetaEditor
 from instructedit.hypernet.moments import TokenSums
 from instructedit.losses import unlikelihood_of
-from instructedit.lowrank import LowRankUpdate, applied
+from instructedit.lowrank import LowRankUpdate, applied, whole_norms
 from instructedit.records import EditRequest
 
 
@@ -110,7 +110,7 @@ class Stage:
         known = _EVALUATION_STAGES.setdefault(base, {})
         if first_block not in known:
             split = base.split(first_block)
-            store = TrunkStore(split, base.fingerprint, 8, 16, memory_mib, share_prefixes=True)
+            store = TrunkStore(split, base.fingerprint, PASS_ROWS, PASS_TOKENS, memory_mib, share_prefixes=True)
             # Weak: the stage holds the base, and would keep it for ever from inside the table.
             known[first_block] = split, store
         return cls(base, *known[first_block])
@@ -193,7 +193,7 @@ def meta_loss(editor: MetaEditor, stage: Stage, batch: Batch, weights: LossWeigh
         right = (best[:asked] == targets.label[:asked]).float()
         reliability = mean_of_means(right, targets.row[:asked], row_request, n)
         kept = mean_of_means(same.float(), local.row, local_request, n)
-        norm = torch.stack([update.norms() for update in updates.values()]).square().sum(0).sqrt()
+        norm = whole_norms(updates)
     return MetaLoss(
         loss=loss,
         edit=edit.detach(),

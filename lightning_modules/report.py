@@ -5,7 +5,8 @@ Takes the best checkpoint where there is one, else the last.
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,13 +175,13 @@ def validation_sizes(
     stage = module.evaluation_stage
     editor = HyperMethod(module.editor, stage, module.method, data.pools)
     place, parts = (0, 1) if module.placed.in_step else (rank, world_size)
+    mine = examples[place::parts]
 
-    def advance(_: int) -> None:
-        stop_if_asked(module)
-        if on_progress:
-            on_progress()
+    def measure() -> list[EditSize]:
+        with _watched(module, "validation", len(mine), rank, on_progress) as advance:
+            return edit_sizes(editor, stage, mine, data.eval_batch, advance)
 
-    return shared_outcomes(lambda: edit_sizes(editor, stage, examples[place::parts], data.eval_batch, advance), parts)
+    return shared_outcomes(measure, parts)
 
 
 def test_outcomes(
@@ -211,14 +212,7 @@ def test_outcomes(
 
     def measure() -> list[Outcome]:
         outcomes: list[Outcome] = []
-        with evaluation_progress("test", len(rows) * len(examples[place::parts]), rank == 0) as (bar, task):
-
-            def advance(n: int) -> None:
-                stop_if_asked(module)
-                bar.advance(task, n)
-                if on_progress:
-                    on_progress()
-
+        with _watched(module, "test", len(rows) * len(examples[place::parts]), rank, on_progress) as advance:
             for name, method, asked in rows:
                 mine = asked[place::parts]
                 outcomes += evaluate(method, stage, mine, name=name, batch=data.eval_batch, on_progress=advance)
@@ -229,6 +223,22 @@ def test_outcomes(
     records = {(example.request.task, example.request.id): place for place, example in enumerate(examples)}
     # Sorting keeps the order of one record's outcomes.
     return sorted(outcomes, key=lambda outcome: (names[outcome.method], records[outcome.task, outcome.id]))
+
+
+@contextmanager
+def _watched(
+    module: EditorModule, title: str, total: int, rank: int, on_progress: Callable[[], None] | None
+) -> Iterator[Callable[[int], None]]:
+    """Show how far a measurement is; what is yielded is told of each part of it, and stops it where a signal came."""
+    with evaluation_progress(title, total, rank == 0) as (bar, task):
+
+        def advance(n: int) -> None:
+            stop_if_asked(module)
+            bar.advance(task, n)
+            if on_progress:
+                on_progress()
+
+        yield advance
 
 
 def table_console() -> Console:

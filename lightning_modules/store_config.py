@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from instructedit.base.store import PASS_ROWS, PASS_TOKENS
 from instructedit.errors import InputError
 
 
@@ -21,8 +22,8 @@ class StoreConfig:
         dtype: dtype of the states; null is the base's. bfloat16 under a float32 base halves the folder, and rounds.
     """
 
-    rows_per_pass: int = 8
-    pad_to_tokens: int = 16
+    rows_per_pass: int = PASS_ROWS
+    pad_to_tokens: int = PASS_TOKENS
     share_prefixes: bool = True
     memory_mib: int = 2048
     folder: str | None = None

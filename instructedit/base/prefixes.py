@@ -81,11 +81,6 @@ def cut(inputs: Sequence[Ids], tokens: int, rows_per_pass: int, device: torch.de
     return Cut(passes, {ids: rows[ids] for ids in inputs})
 
 
-def pieces(inputs: Sequence[Ids], tokens: int) -> int:
-    """Count the distinct pieces of some inputs."""
-    return len({beginning for ids in inputs for beginning in _beginnings(ids, tokens)})
-
-
 def idle(tokens: int, rows_per_pass: int, device: torch.device) -> Pass:
     """Return a pass of nothing, for a rank that has less to compute than the others."""
     return Pass(

@@ -22,7 +22,6 @@ from instructedit.errors import InputError
 GROUP_BYTES = 256 * 2**20
 """Hidden states held at once while several passes go through one block of the trunk after the other."""
 
-
 PIECES_APART = 0.02
 """How far states computed in pieces may be from the others, as a share of their norm: what rounding does in bf16."""
 

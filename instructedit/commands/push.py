@@ -44,7 +44,7 @@ def push(
     page = send(planned)
     print(f"{len(planned.files)} files, {_size(sum(file.size for file in planned.files))}: {shown(page)}")
     if planned.kind == "editor":
-        print(f"An editor by its name: instructedit.hub.editor_folder({planned.repo!r})")
+        print(f"An editor by its name: instructedit edit --editor {planned.repo} --prompt TEXT --target TEXT")
 
 
 def _shown(planned: Plan) -> list[str]:

@@ -4,15 +4,15 @@ Knows editor folders, bases and requests; how an update is made, the methods kno
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
+from instructedit import hub
 from instructedit.base.checkpoint_files import is_path
 from instructedit.base.loading import load_base
 from instructedit.base.model import Base
@@ -21,9 +21,9 @@ from instructedit.editing.about import told_of_editor
 from instructedit.editing.edit import Edit, named_dtype
 from instructedit.editing.limits import Limits
 from instructedit.errors import InputError, unknown
-from instructedit.evaluation.sizes import whole_norms
 from instructedit.instructions.pools import InstructionPool, pool_for
 from instructedit.instructions.rendering import PLACEHOLDER, framed
+from instructedit.lowrank import whole_norms
 from instructedit.methods.base import some
 from instructedit.methods.hyper import HyperMethod
 from instructedit.records import EditRequest
@@ -193,12 +193,12 @@ def editor_folder(editor: Path | str, revision: str | None = None) -> Path:
             f"No editor at {str(editor)!r}. Name the folder that `instructedit fit` made, such as runs/demo/editor, "
             "or an editor's id on the Hub."
         )
-    hub: Any = import_module("instructedit.hub")
-    return Path(hub.editor_folder(str(editor), revision=revision))
+    return hub.editor_folder(str(editor), revision)
 
 
-def _has_pool(pools: Any, task: str) -> bool:
+def _has_pool(pools: Mapping[str, InstructionPool], task: str) -> bool:
     try:
-        return isinstance(pool_for(pools, task), InstructionPool)
+        pool_for(pools, task)
     except InputError:
         return False
+    return True

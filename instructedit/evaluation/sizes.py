@@ -16,7 +16,7 @@ from torch import Tensor
 from instructedit.data.rows import Rows, mean_of_means
 from instructedit.data.tokenise import tokenise
 from instructedit.head_losses import kl_at
-from instructedit.lowrank import LowRankUpdate
+from instructedit.lowrank import LowRankUpdate, whole_norms
 from instructedit.metatrain import Stage, edited_states
 from instructedit.methods.hyper import HyperMethod
 from instructedit.records import EditExample
@@ -82,11 +82,6 @@ def edit_sizes(
             if on_progress:
                 on_progress(len(part))
     return found
-
-
-def whole_norms(updates: dict[str, LowRankUpdate]) -> Tensor:
-    """Return the Frobenius norm (b,) of each request's update over all sites."""
-    return torch.stack([update.norms() for update in updates.values()]).square().sum(0).sqrt()
 
 
 def request_kl(stage: Stage, updates: dict[str, LowRankUpdate], rows: Rows, n_requests: int) -> Tensor:

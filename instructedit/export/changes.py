@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from instructedit.base.model import Base
 from instructedit.errors import InputError
+from instructedit.lowrank import LowRankUpdate
 from instructedit.methods.base import Edit
 from instructedit.methods.dense import DenseEdit
 from instructedit.methods.hyper import HyperEdit
@@ -29,6 +30,15 @@ class Factors:
 
     u: Tensor
     v: Tensor
+
+    @classmethod
+    def of(cls, update: LowRankUpdate) -> "Factors":
+        """Take a change of one entry: (1, k, ...)."""
+        return cls(update.u[0].float().cpu().contiguous(), update.v[0].float().cpu().contiguous())
+
+    def as_update(self) -> LowRankUpdate:
+        """Return it as a change of one entry."""
+        return LowRankUpdate(self.u.unsqueeze(0), self.v.unsqueeze(0))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,12 +118,12 @@ class SiteChange:
         More terms than the smaller side has, as many requests make, become that many: the identity on that side and
         the change itself on the other.
         """
-        if isinstance(self.change, Factors) and self.change.rank <= min(self.change.shape):
-            return self.change
-        whole = self.change.whole() if isinstance(self.change, Factors) else self.change
-        whole = whole.float()
-        eye = torch.eye(min(whole.shape))
-        return Factors(eye, whole) if whole.shape[0] <= whole.shape[1] else Factors(whole.T.contiguous(), eye)
+        if isinstance(self.change, Factors):
+            update = self.change.as_update()
+        else:
+            d_in = len(self.change)
+            update = LowRankUpdate(torch.eye(d_in).unsqueeze(0), self.change.float().unsqueeze(0))
+        return Factors.of(update.compact())
 
     def compressed(self, rank: int) -> Factors:
         """Return the nearest factors of at most so many terms, by singular values; both sides are equally large.
@@ -175,7 +185,7 @@ def changes_of(edit: Edit, base: Base) -> list[SiteChange]:
         )
     found: Mapping[str, Factors | Tensor]
     if isinstance(edit, HyperEdit):
-        found = {site: _terms(update.u.flatten(0, 1), update.v.flatten(0, 1)) for site, update in edit.updates.items()}
+        found = {site: Factors.of(update.live()) for site, update in edit.updates.items()}
     elif isinstance(edit, DenseEdit):
         found = {site: change.sum(0).float().cpu() for site, change in edit.changes.items()}
     else:
@@ -183,13 +193,6 @@ def changes_of(edit: Edit, base: Base) -> list[SiteChange]:
     if not found:
         raise InputError("The edit changes no site: there is nothing to export. Make the edit again.")
     return [SiteChange(site, _checked(base, site, change), change) for site, change in sorted(found.items())]
-
-
-def _terms(u: Tensor, v: Tensor) -> Factors:
-    """Leave out terms that add nothing: requests of few tokens are padded with zeros. At least one is kept."""
-    live = ((u != 0).any(1) & (v != 0).any(1)).nonzero().flatten()
-    live = live if len(live) else live.new_zeros(1)
-    return Factors(u[live].float().cpu().contiguous(), v[live].float().cpu().contiguous())
 
 
 def _checked(base: Base, site: str, change: Factors | Tensor) -> bool:

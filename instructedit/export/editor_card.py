@@ -40,18 +40,12 @@ def editor_card(card: EditorCard, origin: Origin, licence: str, weights: str) ->
         "## Load it",
         code(
             [
-                "import torch",
-                "from instructedit.base import load_base",
-                "from instructedit.hub import editor_folder",
-                "from instructedit.methods.hyper import HyperMethod",
-                "from instructedit.records import EditRequest",
+                "from instructedit import Editor, EditRequest",
                 "",
-                f"base = load_base({base_name(origin)!r}, torch.{card.dtype.removeprefix('torch.') or 'float32'})",
-                'editor = HyperMethod.load(editor_folder("OWNER/NAME"), base)  # this page\'s name',
-                f"request = EditRequest('The capital of Spain is', 'Vienna', task={(card.tasks or ('',))[0]!r})",
-                "with editor.edit(base, [request]).applied():",
-                "    print(base.tokenizer.decode(base.model.generate(",
-                "        **base.tokenizer(request.prompt, return_tensors='pt'), max_new_tokens=5)[0]))",
+                f'editor = Editor.load("OWNER/NAME", {base_name(origin)!r})  # this page\'s name, and the base',
+                'edit = editor.edit(EditRequest("The capital of Spain is", "Vienna"))',
+                "with edit.applied():",
+                '    print(editor.base.generate("The capital of Spain is"))',
             ]
         ),
         "## What it is",

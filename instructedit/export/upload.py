@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from instructedit.base.checkpoint_files import CONFIG, TOKENIZER, WEIGHTS, is_path, weight_files
-from instructedit.checkpoints import CARD, read_card
+from instructedit.checkpoints import CARD, read_card, weights_hash
 from instructedit.checkpoints import WEIGHTS as EDITOR_WEIGHTS
 from instructedit.errors import InputError
 from instructedit.export.card import CARD_FILE
@@ -173,7 +173,7 @@ def _card(folder: Path, kind: str, files: list[Upload], licence: str | None, hub
     if kind == "editor":
         card = read_card(folder)
         (weights,) = (file.sha256 for file in files if file.name == EDITOR_WEIGHTS)
-        if json.loads((folder / CARD).read_text(encoding="utf-8"))["weights_sha256"] != weights:
+        if weights_hash(folder) != weights:
             raise InputError(
                 f"{folder / EDITOR_WEIGHTS} is not the file its {CARD} describes. Export the editor again."
             )

@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from instructedit.base import Base, TrunkStore, load_base
-from instructedit.base.prefixes import cut, groups, idle, pieces
+from instructedit.base.prefixes import cut, groups, idle
 from tests.base.test_split import SHAPES
 
 CPU = torch.device("cpu")
@@ -17,6 +17,11 @@ INPUTS = [
     (3,),
     tuple(range(50, 82)),
 ]
+
+
+def pieces(inputs: list[tuple[int, ...]], tokens: int) -> int:
+    """Count the distinct beginnings that end with a piece."""
+    return len({ids[: start + tokens] for ids in inputs for start in range(0, len(ids), tokens)})
 
 
 def store_of(base: Base, share: bool = True, **options: object) -> TrunkStore:

@@ -1,9 +1,7 @@
 """Loading an editor and editing with it: every kind, both families, and what is refused."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -165,9 +163,7 @@ def test_a_name_that_is_no_folder_is_looked_for_on_the_hub(
     tiny_llama_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, asked = saved_editor(tmp_path / "editor", tiny_llama_base), []
-    hub = ModuleType("instructedit.hub")
-    hub.editor_folder = lambda name, revision=None: asked.append((name, revision)) or folder  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instructedit.hub", hub)
+    monkeypatch.setattr("instructedit.hub.editor_folder", lambda name, rev: asked.append((name, rev)) or folder)
     monkeypatch.chdir(tmp_path)
     assert Editor.load("somebody/an-editor", tiny_llama_base, revision="v1").card.steps == 3
     assert asked == [("somebody/an-editor", "v1")]

@@ -51,7 +51,7 @@ def test_a_dry_run_of_an_editor_makes_its_card(editor: Path, capsys: pytest.Capt
     shown = capsys.readouterr().out
     for wanted in ("editor to me/mine, public", "library_name: instructedit", "license: mit", "base_model: some/base"):
         assert wanted in shown
-    assert "| facts / MEND | 0.5 (0.25 to 0.75) |" in shown and "HyperMethod.load(editor_folder(" in shown
+    assert "| facts / MEND | 0.5 (0.25 to 0.75) |" in shown and 'Editor.load("OWNER/NAME", ' in shown
     assert sorted(path.name for path in editor.iterdir()) == ["card.json", "editor.safetensors"]
 
 
