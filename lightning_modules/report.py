@@ -168,10 +168,16 @@ def validation_sizes(
 ) -> list[EditSize]:
     """Say how large the editor's edits of the validation records are; ranks share them and all get all.
 
+    None where the data has no validation records: a table needs the test records alone.
+
     Raises:
         Stopped: a signal came on any rank.
     """
-    examples = [example for found in validation_examples(data).values() for example in found]
+    try:
+        examples = [example for found in validation_examples(data).values() for example in found]
+    except InputError as error:
+        log.warning("The editor's card says nothing of what is usual for its edits. %s", error)
+        return []
     stage = module.evaluation_stage
     editor = HyperMethod(module.editor, stage, module.method, data.pools)
     place, parts = (0, 1) if module.placed.in_step else (rank, world_size)

@@ -5,6 +5,7 @@ edits or where the inputs come from; how states lie on disk is the business of `
 """
 
 import hashlib
+import logging
 import struct
 import sys
 from collections import OrderedDict, defaultdict
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor
 
 from instructedit.base.packs import Packs
-from instructedit.base.prefixes import Ids, cut, groups, idle
+from instructedit.base.prefixes import Ids, Pass, cut, groups, idle
 from instructedit.base.split import Split
 from instructedit.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 PACK_BYTES = 32 * 2**20
 """New states are written when there are so many of them: file systems of clusters are slow with small files."""
@@ -33,8 +36,10 @@ class TrunkStore:
 
     A state never depends on when, or beside what, it was computed: every pass has the same number of
     rows (filled up by repeating its last input), and an input's padded length follows from
-    its own length alone. That a row's place in a pass does not count either was seen for passes of whole tiles
-    (4 rows of multiples of 32 tokens, 8 of 16) and of one row; several threads may round odd shapes otherwise.
+    its own length alone. That a row's place in a pass does not count either was seen for passes of one row and of whole
+    tiles of the processor's matrix product: a multiple of 48 tokens for each thread (12 rows of 8, 6 of 16 or 32)
+    always; 8 rows of 16 too, but for bases narrower than 128 on processors with AVX2 alone. Where prefixes are shared,
+    the first pass also goes through with one row in all places, and a warning says so if that is not the same.
 
     Args:
         split: the split whose trunk computes.
@@ -88,6 +93,8 @@ class TrunkStore:
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         self._new: dict[bytes, Tensor] = {}
         self._new_size = 0
+        # Ranks that share a base count their passes; a pass of one row has one place.
+        self._places_checked = agree is not None or rows_per_pass == 1
 
     @property
     def keeps(self) -> bool:
@@ -198,9 +205,27 @@ class TrunkStore:
                 passes += [idle(tokens, rows, device)] * (agree(len(passes)) - len(passes))
             if not passes:
                 continue
-            hidden = torch.cat(self.split.trunk_pieces(passes)).to(self.dtype).cpu()
+            if self._places_checked:
+                computed = self.split.trunk_pieces(passes)
+            else:
+                *computed, everywhere = self.split.trunk_pieces([*passes, _in_all_places(passes[0])])
+                self._check_places(everywhere)
+            hidden = torch.cat(computed).to(self.dtype).cpu()
             # Copies: views would keep all the pieces alive.
             yield {ids: hidden[places].flatten(0, 1)[: len(ids)].clone() for ids, places in shared.rows.items()}
+
+    def _check_places(self, states: Tensor) -> None:
+        """Warn where one row (n, t, d) in all places of a pass is not the same everywhere."""
+        self._places_checked = True
+        if not torch.equal(states, states[:1].expand_as(states)):
+            logger.warning(
+                "On this processor a text's states depend on its place in a pass, by rounding: a run that is taken up "
+                "again ends like one that was not broken off, but not to the bit (found with %d rows of %d tokens a "
+                "pass). For the bit, set model.store.rows_per_pass: 12 and pad_to_tokens: 8; or one row, which always "
+                "holds and is slower.",
+                self.rows_per_pass,
+                self.pad_to_tokens,
+            )
 
     def _whole(self, inputs: Sequence[Ids], agree: Callable[[int], int] | None) -> Iterator[dict[Ids, Tensor]]:
         """Inputs of one padded length at a time, always the same number of rows; pass by pass."""
@@ -262,3 +287,8 @@ class TrunkStore:
 
 def _key(ids: Ids) -> bytes:
     return hashlib.blake2b(struct.pack(f"<{len(ids)}i", *ids), digest_size=16).digest()
+
+
+def _in_all_places(first: Pass) -> Pass:
+    """A pass with the first row of another, which begins its inputs, in every place."""
+    return Pass(first.ids[:1].repeat(len(first.ids), 1), first.before)

@@ -1,11 +1,14 @@
 """Inputs in pieces: shared beginnings are computed once, and nothing else changes."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from instructedit.base import Base, TrunkStore, load_base
-from instructedit.base.prefixes import cut, groups, idle
+from instructedit.base.prefixes import Pass, cut, groups, idle
+from instructedit.base.split import Split
 from tests.base.test_split import SHAPES
 
 CPU = torch.device("cpu")
@@ -25,7 +28,7 @@ def pieces(inputs: list[tuple[int, ...]], tokens: int) -> int:
 
 
 def store_of(base: Base, share: bool = True, **options: object) -> TrunkStore:
-    shape = {"rows_per_pass": 4, "pad_to_tokens": 8} if share else {}
+    shape = {"rows_per_pass": 12, "pad_to_tokens": 8} if share else {}
     return TrunkStore(base.split(2), base.fingerprint, **{**shape, **options}, share_prefixes=share)
 
 
@@ -106,6 +109,26 @@ def test_a_paged_trunk_computes_the_same_to_the_bit(
     assert all(map(torch.equal, store_of(whole).states(INPUTS), store_of(paged).states(INPUTS)))
 
 
+@pytest.mark.parametrize("bent", [False, True])
+def test_a_processor_on_which_places_count_is_told(
+    bent: bool, tiny_base: Base, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trunk_pieces = Split.trunk_pieces
+
+    def rounded(split: Split, passes: Sequence[Pass]) -> list[torch.Tensor]:
+        states = trunk_pieces(split, passes)
+        for state in states if bent else ():
+            state[-1] *= 1 + 1e-6
+        return states
+
+    monkeypatch.setattr(Split, "trunk_pieces", rounded)
+    store = store_of(tiny_base)
+    for inputs in (INPUTS[:3], INPUTS[3:]):
+        store.states(inputs)
+    said = [message for message in caplog.messages if "place in a pass" in message]
+    assert len(said) == bent and all("12 rows of 8 tokens" in message for message in said)
+
+
 def test_ranks_agree_on_the_number_of_passes(tiny_base: Base) -> None:
     asked: list[int] = []
 
@@ -131,7 +154,7 @@ def test_an_idle_pass_begins_at_the_first_token() -> None:
 def test_other_pieces_lie_elsewhere_on_disk(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("states")
     for share in (True, False):
-        store = TrunkStore(tiny_base.split(2), "x", 4, 8, folder=folder, share_prefixes=share)
+        store = TrunkStore(tiny_base.split(2), "x", 12, 8, folder=folder, share_prefixes=share)
         store.states(INPUTS)
         assert (store.hits, store.misses) == (0, len(INPUTS))
         store.flush()
