@@ -15,7 +15,9 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from transformers.pytorch_utils import Conv1D
 
 from instructedit.base import Base
+from instructedit.base.prefixes import cut
 from instructedit.base.sites import Site
+from instructedit.base.store import TrunkStore
 from instructedit.data.collate import Batch
 from instructedit.data.rows import Rows
 from instructedit.hypernet.editor import HyperEditor
@@ -98,13 +100,13 @@ class Sizes:
         d, vocabulary = config.hidden_size, base.model.get_output_embeddings().weight.shape[0]
         return cls(base.n_blocks, linear, mlp, base.adaptor.matrices[-1], heads * width, d, vocabulary)
 
-    def attention(self, n: int, t: int) -> int:
-        """Two products of every query with every key."""
-        return 4 * n * t * t * self.queries
+    def attention(self, n: int, t: int, before: int = 0) -> int:
+        """Two products of every query with every key; there are so many keys before the first query's."""
+        return 4 * n * t * (before + t) * self.queries
 
-    def blocks_forward(self, n: int, t: int, count: int) -> int:
-        """So many whole blocks on n rows of t tokens."""
-        return count * (2 * n * t * sum(self.linear.values()) + self.attention(n, t))
+    def blocks_forward(self, n: int, t: int, count: int, before: int = 0) -> int:
+        """So many whole blocks on n rows of t tokens, behind so many others."""
+        return count * (2 * n * t * sum(self.linear.values()) + self.attention(n, t, before))
 
     def tail_forward(self, n: int, t: int, m: int, count: int) -> int:
         """The last blocks; the last MLP at m positions of each row."""
@@ -177,3 +179,45 @@ def textbook_flops(base: Base, editor: HyperEditor, batch: Batch, request: int) 
     # The dense change, and the gradients of its two factors.
     dense = sum(3 * 2 * tokens[site.name] * site.d_in * site.d_out for site in editor.sites)
     return passes + network + dense
+
+
+def trunk_flops(sizes: Sizes, store: TrunkStore, first_block: int, rows: Rows) -> int:
+    """The passes of a store that shares prefixes, for rows it has not and that go together."""
+    passes = cut(list(dict.fromkeys(rows.ids)), store.pad_to_tokens, store.rows_per_pass, torch.device("cpu")).passes
+    return sum(sizes.blocks_forward(*piece.ids.shape, first_block, piece.start) for piece in passes)
+
+
+def low_rank_forward(base: Base, editor: HyperEditor, rows: Rows, ranks: Mapping[str, int]) -> int:
+    """(x u^T) v at every site, for padded rows."""
+    return sum(2 * _places(base, site, rows) * ranks[site.name] * (site.d_in + site.d_out) for site in editor.sites)
+
+
+def low_rank_backward(base: Base, editor: HyperEditor, rows: Rows, ranks: Mapping[str, int], n_requests: int) -> int:
+    """Gradients of u, v and the product between, of x where something below has one, and the sums over a request's rows."""
+    total = 0
+    first = min(site.block for site in editor.sites)
+    for site in editor.sites:
+        below = site.block > first or site.name.endswith(base.adaptor.matrices[-1])
+        total += 2 * _places(base, site, rows) * ranks[site.name] * (site.d_in * (1 + below) + 2 * site.d_out)
+        total += 2 * n_requests * len(rows) * ranks[site.name] * (site.d_in + site.d_out)
+    return total
+
+
+def norm_flops(editor: HyperEditor, ranks: Mapping[str, int], n_requests: int) -> int:
+    """Norms of low-rank matrices (r, d_in), (r, d_out) by u u^T and v v^T, once at every site."""
+    return sum(2 * n_requests * ranks[site.name] ** 2 * (site.d_in + site.d_out) for site in editor.sites)
+
+
+def most_ranks(base: Base, editor: HyperEditor, rows: Rows) -> dict[str, int]:
+    """The rank of a batch's updates: per site the most tokens of any request that have a gradient there."""
+    ranks = {}
+    for site in editor.sites:
+        used: dict[int, int] = {}
+        for ids, n_target, request in zip(rows.ids, rows.n_target, rows.request, strict=True):
+            used[request] = used.get(request, 0) + (n_target if base.at_targets(site) else len(ids) - 1)
+        ranks[site.name] = max(used.values())
+    return ranks
+
+
+def _places(base: Base, site: Site, rows: Rows) -> int:
+    return len(rows) * (rows.most_targets if base.at_targets(site) else padded_length(rows))

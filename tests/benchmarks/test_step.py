@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from instructedit.base import Base
+from instructedit.base import Base, TrunkStore
 from instructedit.data.portions import take
 from instructedit.hypernet.editor import HyperEditor
 from instructedit.metatrain import LossWeights, Stage, meta_loss
@@ -74,3 +74,19 @@ def test_rates_are_told(base: Base) -> None:
 def test_depth_is_measured_for_each_depth() -> None:
     depth: ModuleType = load("depth")
     assert set(depth.measure([4, 5], 64, 8, 2, torch.float32, 1)) == {4, 5}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_steps_operations_are_those_of_the_formulas(
+    base: Base, stored: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roofline = load("roofline")
+    editor, _ = trained(base)
+    split = base.split(min(site.block for site in editor.sites))
+    store = TrunkStore(split, "x", 2, 4, 4096 if stored else 0, share_prefixes=True)
+    stage, batch = Stage(base, split, store), take(random_batch(0), FACTS)
+    roofline.check_count(base, editor, stage, batch, stored)
+    assert "GFLOP by formula" in capsys.readouterr().out
+    assert (roofline.phase_flops(base, editor, stage, batch, stored)["trunk"] == 0) == stored
+    times, whole = roofline.phase_times(editor, stage, [batch, batch])
+    assert set(times) == set(roofline.PHASES) and min(*times.values(), whole) > 0
