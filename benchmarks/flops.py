@@ -193,7 +193,7 @@ def low_rank_forward(base: Base, editor: HyperEditor, rows: Rows, ranks: Mapping
 
 
 def low_rank_backward(base: Base, editor: HyperEditor, rows: Rows, ranks: Mapping[str, int], n_requests: int) -> int:
-    """Gradients of u, v, the product between and, where something is below, x; a request's u and v summed over its rows."""
+    """Gradients of u, v, what is between and, where something is below, x; u and v summed over a request's rows."""
     total = 0
     first = min(site.block for site in editor.sites)
     for site in editor.sites:
