@@ -61,14 +61,24 @@ def test_states_are_those_of_each_input_by_itself(tiny_base: Base) -> None:
         torch.testing.assert_close(state, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_state_does_not_depend_on_its_neighbours(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = store_of(tiny_base).states(INPUTS)
-    backwards = store_of(tiny_base).states(INPUTS[::-1])[::-1]
-    alone = [store_of(tiny_base).states([ids])[0] for ids in INPUTS]
+@pytest.mark.parametrize("rows", [1, 12])
+def test_a_state_does_not_depend_on_its_neighbours(
+    rows: int, tiny_base: Base, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def states(inputs: list[tuple[int, ...]]) -> list[torch.Tensor]:
+        return store_of(tiny_base, rows_per_pass=rows).states(inputs)
+
+    together = states(INPUTS)
+    backwards = states(INPUTS[::-1])[::-1]
+    alone = [states([ids])[0] for ids in INPUTS]
     monkeypatch.setattr("instructedit.base.split.PIECES", 3)
-    in_groups = store_of(tiny_base).states(INPUTS)
+    in_groups = states(INPUTS)
+    # To the bit, or it has been said that this processor rounds by place.
+    slack = 1e-5 if "place in a pass" in caplog.text else 0.0
+    assert slack == 0 or rows > 1
     for state, *others in zip(together, backwards, alone, in_groups, strict=True):
-        assert all(torch.equal(state, other) for other in others)
+        for other in others:
+            torch.testing.assert_close(state, other, rtol=slack, atol=slack)
 
 
 def test_a_shared_beginning_goes_through_the_trunk_once(tiny_base: Base) -> None:

@@ -12,7 +12,7 @@ INPUTS = [
 ]
 
 
-SHAPE = {"rows_per_pass": 6, "pad_to_tokens": 32}
+SHAPE = {"rows_per_pass": 1, "pad_to_tokens": 32}
 """What runs use: with odd shapes a matrix product's last bits may depend on a row's place, where threads share it."""
 
 
@@ -33,7 +33,9 @@ def test_a_state_does_not_depend_on_its_neighbours(tiny_base: Base, rows_per_pas
     alone = [store_of(tiny_base, **options).states([ids])[0] for ids in INPUTS]
     for ids, *states in zip(INPUTS, together, backwards, alone, strict=True):
         assert all(state.shape == (len(ids), 32) for state in states)
-        assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
+        # Several rows: not every processor's product gives every place of an odd shape the same bits.
+        slack = 0.0 if rows_per_pass == 1 else 1e-6
+        torch.testing.assert_close(states[1:], [states[0]] * 2, rtol=slack, atol=slack)
         torch.testing.assert_close(states[0], tiny_base.split(2).trunk(torch.tensor([ids]))[0])
 
 

@@ -106,8 +106,8 @@ def write_experiment(folder: Path, prepared: Path, base: Path, name: str = "run"
     for key, value in changes.items():
         section, _, setting = key.partition("__")
         settings[section][setting] = value
-    # A pass of whole tiles on every processor: these bases are so narrow that 8 rows of 16 would round by place.
-    settings["model"]["store"] = {"rows_per_pass": 12, "pad_to_tokens": 8} | settings["model"].get("store", {})
+    # One row has one place: whatever the processor, runs can be compared to the bit.
+    settings["model"]["store"] = {"rows_per_pass": 1, "pad_to_tokens": 16} | settings["model"].get("store", {})
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path

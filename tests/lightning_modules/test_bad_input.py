@@ -68,7 +68,7 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
     "log": ({"trainer__log_every_n_steps": 0}, ["trainer.log_every_n_steps is 0"]),
     "time": ({"trainer__max_time": "00:01:00:00"}, ["max_time"]),
     "store rows": ({"model__store": {"rows_per_pass": 0}}, ["model.store.rows_per_pass", "found 0"]),
-    "store padding": ({"model__store": {"pad_to_tokens": 0}}, ["pad_to_tokens", "found 12, 0"]),
+    "store padding": ({"model__store": {"pad_to_tokens": 0}}, ["pad_to_tokens", "found 1, 0"]),
     "store memory": ({"model__store": {"memory_mib": -1}}, ["memory_mib", "-1"]),
     "store folder": ({"model__store": {"folder": "a-file/store"}}, ["model.store.folder a-file/store"]),
     "context": ({"model__base": "short"}, ["longer than the base's context of 40"]),
