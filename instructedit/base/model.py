@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import GELUTanh, NewGELUActivation
 
 from instructedit.base.adaptors import Adaptor, adaptor_for
 from instructedit.base.fingerprint import fingerprint_of_model
@@ -53,7 +54,7 @@ class Base:
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "memory") -> "Base":
-        """Wrap a model that is in memory; freezes it in place.
+        """Wrap a model that is in memory; freezes it in place, with GPT-2's activation as one operation.
 
         Raises:
             InputError: when the model's architecture is not supported.
@@ -126,8 +127,15 @@ def _frozen(model: PreTrainedModel) -> PreTrainedModel:
 
     A trainer calls ``train()`` on everything it holds; a base that follows would drop out at random
     and no longer compute what it computed alone, without an error. So it does not follow.
+
+    GPT-2's GELU is written out in transformers, eight passes over the widest states of a block, all kept for a backward
+    pass; torch has the same function as one operation, equal to rounding.
     """
     model.eval().requires_grad_(False)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, GELUTanh().eval())
     for module in model.modules():
         module.__dict__["train"] = types.MethodType(_stay_in_eval, module)
     return model
