@@ -54,7 +54,8 @@ def sizes(config: PretrainedConfig) -> tuple[BaseSize, EditorSize]:
     with torch.device("meta"):
         editor = HyperEditor(sites, EDITOR)
     shapes = [(site.d_in, site.d_out) for site in sites]
-    return count_base(base.model, LAST_BLOCKS), count_editor(editor, shapes, EDITOR.rank, EDITOR.n_blocks)
+    in_last = sum(base.at_targets(site) for site in sites)
+    return count_base(base.model, LAST_BLOCKS), count_editor(editor, shapes, EDITOR.rank, EDITOR.n_blocks, in_last)
 
 
 if __name__ == "__main__":
