@@ -6,15 +6,19 @@
     python benchmarks/memory.py --base /tmp/llama-7b-random --placement tail_only --dtype bfloat16 --rank 1920
 
 Each measurement is a process of its own that builds the base, makes three steps (trunk states stored before) and
-watches its anonymous memory, 200 times a second; what the imports and the stored states take is subtracted. Pages of a
-mapped checkpoint do not count: the system drops them when it wants to. The formula is that of docs/placement.md, with
-the last batch's own rows and the trunk on the CPU: no block of it is there during a step. A textbook's step is one
-edit at a time, so the number of requests in a batch does not change it.
-Linux alone: it reads /proc.
+watches its anonymous resident memory, 200 times a second; what the program takes by itself (a step on a tiny base comes
+before) and the stored states are subtracted. A base that is mapped from its file is copied, so that it counts. The C library's allocator is told to give memory back
+to the system as soon as it is let go of; by default it keeps some, more for a small base than a step needs at
+once (--default-malloc measures that).
+
+The formula is that of docs/placement.md, with the batch's own rows and the trunk on the CPU: no block of it is
+there during a step. A textbook's step is one edit at a time, so the number of requests does not change it.
+Linux with glibc alone: it reads /proc.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -48,12 +52,13 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--textbook", action="store_true", help="measure the textbook's step too")
     parser.add_argument("--blocks", type=int, help="another depth for a random base, for a quick look")
+    parser.add_argument("--default-malloc", action="store_true", help="let the C library keep what is let go of")
     parser.add_argument("--own", choices=("ours", "textbook"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.own:
         print(json.dumps(measure(given)))
         return
-    found = {"ours": _alone("ours")} | ({"textbook": _alone("textbook")} if given.textbook else {})
+    found = {which: _alone(which, given) for which in ("ours", *(["textbook"] if given.textbook else []))}
     ours = found["ours"]
     parts = {"formula": ours["formula"]} | {name: told["measured"] for name, told in found.items()}
     keys = ("base", "editor", "step", "total")
@@ -71,9 +76,11 @@ def _name(given: argparse.Namespace) -> str:
     return Path(given.base).name + (f" ({given.blocks} blocks)" if given.blocks else "")
 
 
-def _alone(which: str) -> dict[str, dict[str, float]]:
+def _alone(which: str, given: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Measure in a process of its own and return what it tells."""
-    done = subprocess.run([sys.executable, *sys.argv, "--own", which], capture_output=True, text=True)
+    malloc = {} if given.default_malloc else {"MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_TRIM_THRESHOLD_": "0"}
+    command = [sys.executable, *sys.argv, "--own", which]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | malloc)
     if done.returncode:
         sys.exit(done.stderr)
     told: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
@@ -83,9 +90,12 @@ def _alone(which: str) -> dict[str, dict[str, float]]:
 def measure(given: argparse.Namespace) -> dict[str, object]:
     """Build, make some steps, and return bytes by part."""
     dtype = DTYPES[given.dtype]
-    torch.ones(64, 64) @ torch.ones(64, 64)  # the first product's buffers
+    _warm_up()
     start = anonymous()
     base = _base(given, dtype)
+    for parameter in base.model.parameters():
+        if given.placement == "replicated":
+            parameter.data = parameter.data.clone()  # it may be mapped from a file
     if given.placement == "tail_only":
         base.keep_tail(base.n_blocks - LAST_BLOCKS)
     with_base = anonymous()
@@ -103,12 +113,24 @@ def measure(given: argparse.Namespace) -> dict[str, object]:
         peaks.append(watch.peak)
         optimizer.zero_grad(set_to_none=False)  # gradients stay: they are the editor's share
         rest = anonymous()
-    formula = by_formula(base, editor, given, texts[-1], dtype)
     # The first step makes the gradients and Adam's moments.
-    measured = {"base": with_base - start, "editor": rest - with_base - states, "step": max(peaks[1:]) - rest}
+    most = max(range(1, STEPS), key=peaks.__getitem__)
+    formula = by_formula(base, editor, given, texts[most], dtype)
+    measured = {"base": with_base - start, "editor": rest - with_base - states, "step": peaks[most] - rest}
     measured["total"] = sum(measured.values())
     parts = {"base": formula.base, "editor": formula.editor, "step": formula.step, "total": formula.total}
-    return {"measured": measured, "formula": parts, "arithmetic": arithmetic(base, editor, given, texts[-1], dtype)}
+    return {"measured": measured, "formula": parts, "arithmetic": arithmetic(base, editor, given, texts[most], dtype)}
+
+
+def _warm_up() -> None:
+    """Load what a step needs whatever the base: libraries, records, a tokenizer, threads."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 4}
+    base = make_base("llama-2-7b", torch.float32, **shape, num_hidden_layers=LAST_BLOCKS + 1)
+    texts = make_batches(base, 2, 1)
+    editor, stage = make_editor(base, 4, texts)
+    for which in ("ours", "textbook"):
+        _step(which, base, editor, stage, texts[0])
+    make_adam(editor.parameters(), 1e-6).step()
 
 
 def _step(which: str, base: Base, editor: HyperEditor, stage: Stage, batch: Batch) -> None:
@@ -139,7 +161,12 @@ def step_size(batch: Batch) -> StepSize:
     passes = (batch.inner + batch.rephrase + batch.avoid, batch.locality)
     padded = sum(len(role) * max(map(len, role.ids), default=0) for role in passes)
     return StepSize(
-        len(rows), len(batch.inner), len(batch.locality), padded / len(rows), sum(rows.n_target) / len(rows)
+        rows=len(rows),
+        inner_rows=len(batch.inner),
+        local_rows=len(batch.locality),
+        tokens=padded / len(rows),
+        targets=sum(rows.n_target) / len(rows),
+        inner_tokens=batch.inner.n_tokens / len(batch.inner),
     )
 
 

@@ -126,6 +126,7 @@ class StepSize:
         local_rows: those of them that are locality inputs.
         tokens: tokens in a row, padding included; where rows differ, the mean.
         targets: target tokens in a row, likewise.
+        inner_tokens: tokens in one of the ``inner_rows``; None: ``tokens``.
     """
 
     rows: int = 8
@@ -133,6 +134,7 @@ class StepSize:
     local_rows: int = 4
     tokens: float = 64
     targets: float = 8
+    inner_tokens: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _base(base: BaseSize, placing: Placing) -> int:
 
     replicated: all. sharded: all / ranks (none where the engine offloads), and what is gathered of the rest: as much
     as is allowed, at least the larger of a block and the head. tail_only: tail and head (a tied embedding is the
-    head), and one block of the trunk where it computes on the accelerator.
+    head).
     """
     if placing.base == "replicated":
         numbers = base.whole
@@ -167,7 +169,7 @@ def _base(base: BaseSize, placing: Placing) -> int:
         own = 0 if placing.offload else -(-base.whole // placing.ranks)
         numbers = min(base.whole, own + max(base.block, base.head, GATHERED))
     else:
-        numbers = base.tail + base.head + (base.block if placing.trunk_device == "accelerator" else 0)
+        numbers = base.tail + base.head
     return numbers * BYTES[placing.dtype]
 
 
@@ -192,6 +194,7 @@ def _step(base: BaseSize, editor: EditorSize, placing: Placing, step: StepSize) 
     """Bytes a step adds at its peak, an estimate."""
     of_base = BYTES[placing.dtype]
     tokens, targets, inner = step.rows * step.tokens, step.rows * step.targets, step.inner_rows
+    inner_tokens = step.tokens if step.inner_tokens is None else step.inner_tokens
     above = base.tail_blocks - 1
 
     # Inputs of the norms, which are fp32 in any dtype; queries, keys, values, what attention gives, the MLP's input; and
@@ -199,19 +202,23 @@ def _step(base: BaseSize, editor: EditorSize, placing: Placing, step: StepSize) 
     norms = tokens * (2 * above + 1) * base.width * FP32
     attention = tokens * 5 * above * base.width * of_base
     mlps = (tokens * above + targets) * 5 * base.inner * of_base
-    entering = (step.rows + inner) * step.tokens * base.width * of_base
+    entering = (tokens + inner * inner_tokens) * base.width * of_base
 
     # An update has a rank for each token of its edit input: once per request in fp32, once per row in the base's dtype.
-    update = (editor.width - editor.last_width) * step.tokens + editor.last_width * step.targets
+    update = (editor.width - editor.last_width) * inner_tokens + editor.last_width * step.targets
     updates = update * (inner * FP32 + step.rows * of_base)
-    early = (editor.per_token - editor.last_per_token) * step.tokens
+    early = (editor.per_token - editor.last_per_token) * inner_tokens
     through_editor = inner * (early + editor.last_per_token * step.targets) * FP32
 
     # Likelihood: log-softmax and two gradients. Divergence: two times logits, and five fp32 numbers for each.
     likelihood = _positions(base, placing, (step.rows - step.local_rows) * step.targets) * 3 * FP32
     divergence = _positions(base, placing, step.local_rows * step.targets) * (5 * FP32 + 2 * of_base)
     logits = base.vocabulary * max(likelihood, divergence)
-    return int(norms + attention + mlps + entering + updates + through_editor + logits)
+    peak = norms + attention + mlps + entering + updates + through_editor + logits
+
+    # A paged block has come and gone before anything of a step is there.
+    paged = placing.base == "tail_only" and placing.trunk_device == "accelerator" and base.trunk > 0
+    return int(max(peak, base.block * of_base if paged else 0))
 
 
 def _positions(base: BaseSize, placing: Placing, positions: float) -> float:
