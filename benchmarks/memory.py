@@ -6,10 +6,10 @@
     python benchmarks/memory.py --base /tmp/llama-7b-random --placement tail_only --dtype bfloat16 --rank 1920
 
 Each measurement is a process of its own that builds the base, makes three steps (trunk states stored before) and
-watches its anonymous resident memory, 200 times a second; what the program takes by itself (a step on a tiny base comes
-before) and the stored states are subtracted. A base that is mapped from its file is copied, so that it counts. The C library's allocator is told to give memory back
-to the system as soon as it is let go of; by default it keeps some, more for a small base than a step needs at
-once (--default-malloc measures that).
+watches its anonymous resident memory, 200 times a second; what the program takes by itself (a step on a tiny base
+comes before) and the stored states are subtracted. A base that is mapped from its file is copied, so that it counts.
+The CPU's libraries are told to keep nothing: the C library gives memory back to the system as soon as it is let go of,
+and oneDNN keeps no compiled kernel for each shape that it met. --as-usual lets them do what they do by default.
 
 The formula is that of docs/placement.md, with the batch's own rows and the trunk on the CPU: no block of it is
 there during a step. A textbook's step is one edit at a time, so the number of requests does not change it.
@@ -42,6 +42,13 @@ from instructedit.optimisers import make_adam
 WEIGHTS = LossWeights()
 STEPS = 3
 
+KEEP_NOTHING = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**16),
+    "MALLOC_TRIM_THRESHOLD_": "0",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0",
+}
+"""To be in the environment before the libraries are loaded."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,7 +59,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--textbook", action="store_true", help="measure the textbook's step too")
     parser.add_argument("--blocks", type=int, help="another depth for a random base, for a quick look")
-    parser.add_argument("--default-malloc", action="store_true", help="let the C library keep what is let go of")
+    parser.add_argument("--as-usual", action="store_true", help="let the CPU's libraries keep what they keep by default")
     parser.add_argument("--own", choices=("ours", "textbook"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.own:
@@ -78,9 +85,9 @@ def _name(given: argparse.Namespace) -> str:
 
 def _alone(which: str, given: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Measure in a process of its own and return what it tells."""
-    malloc = {} if given.default_malloc else {"MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_TRIM_THRESHOLD_": "0"}
+    settings = {} if given.as_usual else KEEP_NOTHING
     command = [sys.executable, *sys.argv, "--own", which]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | malloc)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings)
     if done.returncode:
         sys.exit(done.stderr)
     told: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
