@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--textbook", action="store_true", help="measure the textbook's step too")
     parser.add_argument("--blocks", type=int, help="another depth for a random base, for a quick look")
-    parser.add_argument("--as-usual", action="store_true", help="let the CPU's libraries keep what they keep by default")
+    parser.add_argument(
+        "--as-usual", action="store_true", help="let the CPU's libraries keep what they keep by default"
+    )
     parser.add_argument("--own", choices=("ours", "textbook"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.own:

@@ -39,7 +39,9 @@ def test_a_tiny_base_is_measured(which: str, placement: str, tmp_path: Path) -> 
     random_base = load("random_base")
     small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
     random_base.write(LlamaConfig(**{**random_base.LLAMA_2_7B, **small, "num_key_value_heads": 4}), tmp_path)
-    given = Namespace(base=str(tmp_path), placement=placement, dtype="bfloat16", rank=8, batch=2, own=which, blocks=None)
+    given = Namespace(
+        base=str(tmp_path), placement=placement, dtype="bfloat16", rank=8, batch=2, own=which, blocks=None
+    )
     found = memory.measure(given)
     assert set(found["measured"]) == set(found["formula"]) == {"base", "editor", "step", "total"}
     assert found["formula"]["total"] == sum(found["formula"][part] for part in ("base", "editor", "step"))
