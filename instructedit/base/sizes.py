@@ -197,8 +197,8 @@ def _step(base: BaseSize, editor: EditorSize, placing: Placing, step: StepSize) 
     inner_tokens = step.tokens if step.inner_tokens is None else step.inner_tokens
     above = base.tail_blocks - 1
 
-    # Inputs of the norms, which are fp32 in any dtype; queries, keys, values, what attention gives, the MLP's input; and
-    # five vectors of the MLP's inner width (four where it is gated). The first block's attention has no gradient.
+    # Inputs of the norms, which are fp32 in any dtype; queries, keys, values, what attention gives, the MLP's input;
+    # and five vectors of the MLP's inner width (four where it is gated). The first block's attention has no gradient.
     norms = tokens * (2 * above + 1) * base.width * FP32
     attention = tokens * 5 * above * base.width * of_base
     mlps = (tokens * above + targets) * 5 * base.inner * of_base
