@@ -113,7 +113,7 @@ def model_of(config: PretrainedConfig) -> Model:
     sites = found.sites(LAST_BLOCKS)
     shapes = [(matrix.d_in, matrix.d_out) for _, matrix in sites]
     in_last = sum(block == found.blocks - 1 for block, _ in sites)
-    editor = mend_size(shapes, EDITOR.rank, EDITOR.n_blocks)
+    editor = mend_size(shapes, EDITOR.rank, EDITOR.n_blocks, in_last)
     return Model(found.base(found.blocks - LAST_BLOCKS), shapes, in_last, editor, EDITOR.rank, EDITOR.n_blocks)
 
 

@@ -3,6 +3,7 @@
 Loads no torch. Everything that is assumed is a field of ``Text`` or ``Cluster``, with the words it is printed with.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, log2
@@ -16,6 +17,9 @@ Kind = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduc
 FP32, FP64 = 4, 8
 DDP_BUCKET = 25 * 2**20
 """Bytes of gradients that DDP gives to one all-reduce, its default."""
+
+MOST_EDITS = 1_000_000
+"""Nobody's memory holds so many at once."""
 
 MEANS = 8
 """Columns of the table of means that ranks add up: counts, losses and six parts of the loss, per task."""
@@ -183,8 +187,8 @@ class Model:
         placing = Placing("replicated", "bfloat16", ranks=ranks, zero=2 if strategy == "zero_2" else 0)
 
         def needed(edits: int) -> int:
-            rows, inner = int(text.outer * edits), int(text.inner * edits)
-            step = StepSize(rows=rows, inner_rows=inner, tokens=int(text.tokens), targets=int(text.targets))
+            rows, inner, local = (int(each * edits) for each in (text.outer, text.inner, text.kept))
+            step = StepSize(rows, inner, local, text.tokens, text.targets)
             return accelerator_memory(self.base, self.editor, placing, step).total
 
-        return int((1e9 * cluster.memory - needed(0)) // (needed(1) - needed(0)))
+        return bisect_right(range(MOST_EDITS), 1e9 * cluster.memory, key=needed) - 1

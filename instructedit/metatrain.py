@@ -174,6 +174,7 @@ def meta_loss(editor: MetaEditor, stage: Stage, batch: Batch, weights: LossWeigh
     gradients = request_gradients(editor, stage, batch.inner, n, inner_hidden)
     sums = editor.sums(gradients)
     updates = request_updates(editor, stage, gradients, batch.requests)
+    del gradients  # each as large as an update: the outer passes need the room
     targets, row_request = outer.targets(stage.base.device), outer.request_index(stage.base.device)
     nll, best = nll_at(stage.split, edited_states(stage, updates, outer, outer_hidden), targets.label)
     # Rows come in this order, so the roles are slices.

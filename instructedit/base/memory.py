@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from instructedit.base.adaptors import adaptor_for
-from instructedit.base.sizes import BaseSize, EditorSize
+from instructedit.base.sizes import BaseSize, EditorSize, through_mend
 from instructedit.errors import InputError
 
 
@@ -37,12 +37,16 @@ def count_base(model: PreTrainedModel, last_blocks: int) -> BaseSize:
     )
 
 
-def count_editor(editor: nn.Module, sites: list[tuple[int, int]], rank: int, n_blocks: int) -> EditorSize:
-    """Count MEND's editor, whose weights may be on the meta device, on sites of the sizes (d_in, d_out)."""
-    width = sum(d_in + d_out for d_in, d_out in sites)
-    per_token = n_blocks * (3 * width + rank * len(sites))
+def count_editor(
+    editor: nn.Module, sites: list[tuple[int, int]], rank: int, n_blocks: int, in_last: int = 0
+) -> EditorSize:
+    """Count MEND's editor, whose weights may be on the meta device, on sites of the sizes (d_in, d_out).
+
+    ``in_last`` is how many of them, at the end, lie in the last block's MLP.
+    """
     largest = max(_numbers(child) for child in editor.get_submodule("networks").children())
-    return EditorSize(_numbers(editor), largest, width, per_token)
+    everywhere, last = (through_mend(some, rank, n_blocks) for some in (sites, sites[len(sites) - in_last :]))
+    return EditorSize(_numbers(editor), largest, *everywhere, *last)
 
 
 def _numbers(module: nn.Module) -> int:

@@ -1,11 +1,14 @@
 """Sizes: what one accelerator has to hold to meta-train an editor, computed from numbers of parameters alone.
 
-Weights, gradients and optimiser states are counted; what a step keeps for its backward pass is an estimate. Knows
-no model and loads no torch: ``memory`` counts one that is there, ``config_sizes`` one by its config.json alone.
+Weights, gradients and optimiser states are counted; what a step adds at its peak is an estimate, of MEND's editor.
+The peak is the end of the forward pass: the graphs of the edited texts and of the locality inputs are there, and
+the logits of the last portion; the backward pass frees more than it makes. Knows no model and loads no torch:
+``memory`` counts one that is there, ``config_sizes`` one by its config.json alone.
 Not counted: the accelerator's own context, the allocator's gaps, an engine's communication buffers, and the passing
 states of a trunk pass (it keeps none).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +22,9 @@ BYTES: dict[DType, int] = {"float32": FP32, "bfloat16": 2}
 
 GATHERED = 300_000_000
 """Numbers of a sharded base that are whole on an accelerator at once, at most: what our ZeRO strategies allow."""
+
+PORTION = 32 * 2**20
+"""Bytes of the fp32 logits that a loss looks at at once: ``head_losses.PORTION_BYTES``."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,25 @@ class EditorSize:
         largest: the largest network: what is gathered at once where the editor is cut.
         width: the sum over the sites of d_in + d_out.
         per_token: numbers a token's (x, delta) leaves behind on its way through the editor, over all sites.
+        last_width: what of ``width`` is the sites' in the last block's MLP, which see target tokens alone.
+        last_per_token: what of ``per_token`` is theirs.
     """
 
     parameters: int
     largest: int
     width: int
     per_token: int
+    last_width: int = 0
+    last_per_token: int = 0
+
+
+def through_mend(sites: Sequence[tuple[int, int]], rank: int, n_blocks: int) -> tuple[int, int]:
+    """Return ``width`` and ``per_token`` of MEND's editor on sites of the sizes (d_in, d_out).
+
+    Each of its blocks keeps its input, its inner width and its product; what the last one gives is kept for alpha.
+    """
+    width = sum(map(sum, sites))
+    return width, n_blocks * (2 * width + sum(min(rank, sum(site)) for site in sites)) + width
 
 
 @dataclass(frozen=True)
@@ -103,15 +122,19 @@ class StepSize:
 
     Args:
         rows: rows that are edited: edit inputs, rephrases, texts to avoid, locality inputs.
-        inner_rows: those of them whose gradient the editor is given.
-        tokens: tokens in a row, padding included.
-        targets: target tokens in a row.
+        inner_rows: those of them whose gradient the editor is given, one a request.
+        local_rows: those of them that are locality inputs.
+        tokens: tokens in a row, padding included; where rows differ, the mean.
+        targets: target tokens in a row, likewise.
+        inner_tokens: tokens in one of the ``inner_rows``; None: ``tokens``.
     """
 
     rows: int = 8
     inner_rows: int = 2
-    tokens: int = 64
-    targets: int = 8
+    local_rows: int = 4
+    tokens: float = 64
+    targets: float = 8
+    inner_tokens: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +161,7 @@ def _base(base: BaseSize, placing: Placing) -> int:
 
     replicated: all. sharded: all / ranks (none where the engine offloads), and what is gathered of the rest: as much
     as is allowed, at least the larger of a block and the head. tail_only: tail and head (a tied embedding is the
-    head), and one block of the trunk where it computes on the accelerator.
+    head).
     """
     if placing.base == "replicated":
         numbers = base.whole
@@ -146,7 +169,7 @@ def _base(base: BaseSize, placing: Placing) -> int:
         own = 0 if placing.offload else -(-base.whole // placing.ranks)
         numbers = min(base.whole, own + max(base.block, base.head, GATHERED))
     else:
-        numbers = base.tail + base.head + (base.block if placing.trunk_device == "accelerator" else 0)
+        numbers = base.tail + base.head
     return numbers * BYTES[placing.dtype]
 
 
@@ -168,13 +191,36 @@ def _editor(editor: EditorSize, placing: Placing) -> int:
 
 
 def _step(base: BaseSize, editor: EditorSize, placing: Placing, step: StepSize) -> int:
-    """Bytes a step keeps until its backward pass, an estimate.
+    """Bytes a step adds at its peak, an estimate."""
+    of_base = BYTES[placing.dtype]
+    tokens, targets, inner = step.rows * step.tokens, step.rows * step.targets, step.inner_rows
+    inner_tokens = step.tokens if step.inner_tokens is None else step.inner_tokens
+    above = base.tail_blocks - 1
 
-    Tail: 10 d + 6 m numbers of the base's dtype for each token and block (tiny models keep 7 to 10 d and 4 to 5 m).
-    Logits: 3 fp32 numbers for each target and word. Editor: for each block, token and site its input, its
-    product, its output and the inner width.
-    """
-    tail = step.rows * step.tokens * base.tail_blocks * (10 * base.width + 6 * base.inner) * BYTES[placing.dtype]
-    logits = 3 * step.rows * step.targets * base.vocabulary * FP32
-    through_editor = step.inner_rows * step.tokens * editor.per_token * FP32
-    return tail + logits + through_editor
+    # Inputs of the norms, which are fp32 in any dtype; queries, keys, values, what attention gives, the MLP's input;
+    # and five vectors of the MLP's inner width (four where it is gated). The first block's attention has no gradient.
+    norms = tokens * (2 * above + 1) * base.width * FP32
+    attention = tokens * 5 * above * base.width * of_base
+    mlps = (tokens * above + targets) * 5 * base.inner * of_base
+    entering = (tokens + inner * inner_tokens) * base.width * of_base
+
+    # An update has a rank for each token of its edit input: once per request in fp32, once per row in the base's dtype.
+    update = (editor.width - editor.last_width) * inner_tokens + editor.last_width * step.targets
+    updates = update * (inner * FP32 + step.rows * of_base)
+    early = (editor.per_token - editor.last_per_token) * inner_tokens
+    through_editor = inner * (early + editor.last_per_token * step.targets) * FP32
+
+    # Likelihood: log-softmax and two gradients. Divergence: two times logits, and five fp32 numbers for each.
+    likelihood = _positions(base, placing, (step.rows - step.local_rows) * step.targets) * 3 * FP32
+    divergence = _positions(base, placing, step.local_rows * step.targets) * (5 * FP32 + 2 * of_base)
+    logits = base.vocabulary * max(likelihood, divergence)
+    peak = norms + attention + mlps + entering + updates + through_editor + logits
+
+    # A paged block has come and gone before anything of a step is there.
+    paged = placing.base == "tail_only" and placing.trunk_device == "accelerator" and base.trunk > 0
+    return int(max(peak, base.block * of_base if paged else 0))
+
+
+def _positions(base: BaseSize, placing: Placing, positions: float) -> float:
+    """How many positions have their logits at once: a sharded base's head is asked for all of them."""
+    return positions if placing.base == "sharded" else min(positions, max(1, PORTION // (FP32 * base.vocabulary)))

@@ -78,7 +78,10 @@ def test_the_largest_batch_fills_the_memory() -> None:
     most = LLAMA.most_edits("ddp", 8, model.Text(), cluster)
     used = [
         accelerator_memory(
-            LLAMA.base, LLAMA.editor, Placing("replicated", "bfloat16"), StepSize(rows=4 * n, inner_rows=n)
+            LLAMA.base,
+            LLAMA.editor,
+            Placing("replicated", "bfloat16"),
+            StepSize(rows=4 * n, inner_rows=n, local_rows=2 * n),
         ).total
         for n in (most, most + 1)
     ]

@@ -52,10 +52,13 @@ def training_sizes(work: Work, sizes: ConfigSizes) -> tuple[BaseSize, EditorSize
     chosen = sizes.sites(*(work.get(f"model.sites.{key}") for key in ("last_blocks", "matrices", "names")))
     shapes = [(matrix.d_in, matrix.d_out) for _, matrix in chosen]
     base = sizes.base(min(block for block, _ in chosen))
+    # The last block's MLP computes at target tokens alone.
+    in_last = sum(block == sizes.blocks - 1 and matrix.path.startswith("mlp.") for block, matrix in chosen)
     if work.get("model.method") == "KE":
         own = work.get("model.ke") or {}
-        return base, ke_size(shapes, sizes.width, **{key: own.get(key) or default for key, default in KE.items()})
-    return base, mend_size(shapes, work.get("model.editor.rank"), work.get("model.editor.n_blocks"))
+        settings = {key: own.get(key) or default for key, default in KE.items()}
+        return base, ke_size(shapes, sizes.width, **settings, in_last=in_last)
+    return base, mend_size(shapes, work.get("model.editor.rank"), work.get("model.editor.n_blocks"), in_last)
 
 
 def _training(work: Work, base: BaseSize, editor: EditorSize) -> Iterator[Finding]:
@@ -89,7 +92,7 @@ def _training(work: Work, base: BaseSize, editor: EditorSize) -> Iterator[Findin
 def _step(work: Work) -> StepSize:
     inner = work.get("data.micro_batch") or -(-int(work.get("data.batch")) // max(1, work.ranks))
     each = 1 + sum(int(work.get(f"data.mix.{kind}")) for kind in ("rephrases", "locality", "avoid"))
-    return StepSize(rows=each * inner, inner_rows=inner)
+    return StepSize(each * inner, inner, local_rows=int(work.get("data.mix.locality")) * inner)
 
 
 def _ways_out(work: Work, dtype: str, placement: str, stage: int) -> str:
