@@ -105,6 +105,7 @@ class ConfigSizes:
             width=self.width,
             inner=next(matrix for matrix in self.matrices if matrix.edited).d_out,
             vocabulary=self.vocabulary,
+            gated=sum(matrix.edited for matrix in self.matrices) == 3,
         )
 
     def sites(

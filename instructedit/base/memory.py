@@ -34,6 +34,7 @@ def count_base(model: PreTrainedModel, last_blocks: int) -> BaseSize:
         width=int(model.config.hidden_size),
         inner=sum(weight.numel() for weight in first.parameters() if weight.dim() == 2) // model.config.hidden_size,
         vocabulary=head.weight.shape[0],
+        gated=len(adaptor.matrices) == 3,
     )
 
 

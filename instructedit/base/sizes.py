@@ -41,6 +41,7 @@ class BaseSize:
         width: d, of the hidden states.
         inner: m, the output of the first of the MLP's matrices.
         vocabulary: tokens the head knows.
+        gated: whether an MLP has a gate: three matrices, and twice as much to keep.
     """
 
     embeddings: int
@@ -52,6 +53,7 @@ class BaseSize:
     width: int
     inner: int
     vocabulary: int
+    gated: bool = True
 
     @property
     def whole(self) -> int:
@@ -198,10 +200,11 @@ def _step(base: BaseSize, editor: EditorSize, placing: Placing, step: StepSize) 
     above = base.tail_blocks - 1
 
     # Inputs of the norms, which are fp32 in any dtype; queries, keys, values, what attention gives, the MLP's input;
-    # and five vectors of the MLP's inner width (four where it is gated). The first block's attention has no gradient.
+    # and the activation's input and output, where it is gated also both factors. The first block's attention has no
+    # gradient.
     norms = tokens * (2 * above + 1) * base.width * FP32
     attention = tokens * 5 * above * base.width * of_base
-    mlps = (tokens * above + targets) * 5 * base.inner * of_base
+    mlps = (tokens * above + targets) * (4 if base.gated else 2) * base.inner * of_base
     entering = (tokens + inner * inner_tokens) * base.width * of_base
 
     # An update has a rank for each token of its edit input: once per request in fp32, once per row in the base's dtype.

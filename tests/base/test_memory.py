@@ -94,7 +94,7 @@ def test_a_steps_memory_by_hand() -> None:
     step = StepSize(rows=4, inner_rows=2, local_rows=1, tokens=10, targets=3)
     norms = 5 * 40 * 8 * 4  # two in each block but the first, and the last norm: fp32
     attention = 2 * 40 * 5 * 8 * 2  # in each block but the first
-    mlps = (2 * 40 + 12) * 5 * 16 * 2  # the last at 12 target tokens
+    mlps = (2 * 40 + 12) * 4 * 16 * 2  # the last at 12 target tokens
     entering = (40 + 2 * 10) * 8 * 2
     updates = (32 * 10 + 16 * 3) * (2 * 4 + 4 * 2)  # 2 requests in fp32, 4 rows in bf16
     through_editor = 2 * (100 * 10 + 50 * 3) * 4
@@ -120,7 +120,7 @@ def test_logits_take_no_more_than_a_portion_but_where_the_base_is_shared() -> No
         zero = {"zero": 3} if base == "sharded" else {}
         return accelerator_memory(wide, EditorSize(0, 0, 0, 0), Placing(base, "float32", **zero), size).step  # type: ignore[arg-type]
 
-    mlp = 8 * 1 * 5 * BASE.inner * 4  # one more target token in each row
+    mlp = 8 * 1 * 4 * BASE.inner * 4  # one more target token in each row
     assert step("replicated", 2) - step("replicated", 1) == mlp + 4 * 2**20 * 7 * 4
     assert step("replicated", 3) - step("replicated", 2) == mlp
     assert step("sharded", 3) - step("sharded", 2) == mlp + 4 * 2**20 * 7 * 4
