@@ -57,7 +57,23 @@ def retention(argv: Sequence[str]) -> None:
         epilog="See docs/use.md.",
     )
     parser.add_function_arguments(_retention, as_group=False)
-    _retention(**parser.parse_args(gathered(underscored(argv), SEVERAL, more_values=True)).as_dict())
+    _retention(**parser.parse_args(_with_lists(underscored(argv))).as_dict())
+
+
+def _with_lists(argv: Sequence[str]) -> list[str]:
+    """Write the values of a flag that takes several as one list.
+
+    >>> _with_lists(["--counts", "1", "10"]), _with_lists(["--counts=1,10"]), _with_lists(["--counts=[1, 10]"])
+    (['--counts=[1,10]'], ['--counts=[1,10]'], ['--counts=[1,10]'])
+    """
+    found = []
+    for flag in gathered(argv, SEVERAL, more_values=True):
+        name, _, value = flag.partition("=")
+        if name in SEVERAL:
+            words = ",".join(json.loads(value)).translate(str.maketrans("[]", "  ")).split(",")
+            flag = f"{name}=[{','.join(word.strip() for word in words)}]"
+        found.append(flag)
+    return found
 
 
 def _retention(
