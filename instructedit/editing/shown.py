@@ -71,7 +71,7 @@ def _edited(lines: Sequence[Line], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for name, width in (("question", None), ("wanted", None), ("before", None), ("p", 6), ("after", None), ("p", 6)):
         table.add_column(name, width=width, justify="right" if name == "p" else "left", overflow="fold")
-    table.add_column("")
+    table.add_column("as wanted")
     for line in lines:
         name = _NAMES[line.kind]
         asked = Text(name, "dim") if line.kind == "instructed" else Text(shown(line.prompt))

@@ -119,6 +119,18 @@ def test_a_session_keeps_undoes_asks_and_saves(
     assert [request.target for request in Edit.load("session.safetensors").requests] == [TARGET, "wide"]
 
 
+def test_a_session_without_out_says_what_to_do_next(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([PROMPT, TARGET, "k", ":save mine.safetensors"])))
+    assert edit("--interactive") == 0
+    told = capsys.readouterr().out
+    assert "Saved 1 edit: mine.safetensors" in told and "instructedit export --edit mine.safetensors" in told
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([PROMPT, TARGET, "k"])))
+    assert edit("--interactive") == 0
+    assert "1 edit kept and not saved. Next time: :save FILE" in capsys.readouterr().out
+
+
 def test_an_edit_far_outside_validation_is_flagged(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert one() == 0
     assert "warning: " not in capsys.readouterr().out
