@@ -211,8 +211,10 @@ def _write(out: Path, editor: "Editor", points: "Sequence[Point]", about: dict[s
         (out / TABLE).write_text(table(points), encoding="utf-8")
         (out / LINES).write_text("".join(f"{line}\n" for line in lines(points)), encoding="utf-8")
         (out / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-        title = f"{card.method} on {Path(card.base).name}"
-        draw(points, out, f"{title}, {about['task']}" if about["task"] else title)
+        task = f", {about['task']}" if about["task"] else ""
+        unrelated = max(len(point.unrelated) for point in points)
+        asked = f"{unrelated} unrelated records; bands are 95 % intervals"
+        draw(points, out, f"{card.method} on {Path(card.base).name}{task} ({asked})")
     except OSError as error:
         raise InputError(f"Cannot write to --out {out} ({error}). Choose another folder.") from error
 
@@ -227,11 +229,11 @@ def _tell(out: Path, editor: str, points: "Sequence[Point]") -> None:
     shown_table.add_column("edits")
     for name in (
         "N",
-        "still answered %",
-        "whole answers %",
-        "of the first tenth %",
-        "unrelated unchanged %",
-        "KL, nats",
+        "answered, %",
+        "in full, %",
+        "first tenth, %",
+        "unrelated same, %",
+        "drift, nats",
     ):
         shown_table.add_column(name, justify="right")
     for point in points:

@@ -89,6 +89,7 @@ def draw(points: Sequence[Point], folder: Path, title: str) -> list[Path]:
         for axis in axes[:2]:
             axis.set_ylim(-3, 103)
         axes[2].set_yscale("log")
+        axes[2].yaxis.set_major_formatter("{x:g}")
         axes[0].legend(frameon=False, loc="best")
         figure.suptitle(title, fontsize=11)
         for name in PICTURES:
