@@ -86,6 +86,11 @@ COMMANDS: dict[str, Command] = {
         "Edit a base with a trained editor: what it says before and after, and the edit as a file; --interactive.",
         takes="argv",
     ),
+    "retention": Command(
+        "instructedit.commands.retention:retention",
+        "Edit N requests into one base: how many are still answered, how far unrelated answers move; with a picture.",
+        takes="argv",
+    ),
     "export": Command(
         "instructedit.commands.export:export",
         "Write a saved edit as a LoRA adapter, a whole model, or the change of the weights, to use anywhere.",

@@ -292,7 +292,7 @@ def _interact(
     if session.saved:
         console = said.console
         console.print(
-            f"export  instructedit export --edit {quoted(out or 'FILE')} --as lora --out DIR",
+            f"export  instructedit export --edit {quoted(session.file)} --as lora --out DIR",
             highlight=False,
             markup=False,
             soft_wrap=True,

@@ -58,6 +58,21 @@ class Found:
     same: bool
 
 
+@dataclass(frozen=True)
+class AtTarget:
+    """What an edit has done at the tokens of one text's target, the target standing in the input.
+
+    Args:
+        probability: of the whole target, before and after.
+        kl: mean KL(base || edited) in nats over the tokens; infinite where it is no number.
+        kept: the share of the tokens at which the likeliest token is still the base's.
+    """
+
+    probability: tuple[float, float]
+    kl: float
+    kept: float
+
+
 def answer_length(base: Base, target: str) -> int:
     """Return how many tokens show whether an answer begins with a target, and how it goes on."""
     encoded = base.tokenizer(" " + target, add_special_tokens=False)["input_ids"]
@@ -94,15 +109,15 @@ def ask(base: Base, edit: Edit, first_block: int, questions: Sequence[Asked]) ->
             # A row needs a token at each place that is looked at: the last place of the prompt where nothing was said.
             own = before[n][1] or texts[n].ids[:1]
             texts[n] = TokenisedText(texts[n].ids + own, len(own))
-    forced = _forced(edit, Stage.for_evaluation(base, first_block), texts)
+    forced = at_targets(edit, Stage.for_evaluation(base, first_block), texts)
     return [
         Found(
-            (p, q) if question.target else (math.nan, math.nan),
+            one.probability if question.target else (math.nan, math.nan),
             (before[n][0], after[n][0]),
-            kl if math.isfinite(kl) else math.inf,
-            same and before[n][1] == after[n][1],
+            one.kl,
+            one.kept == 1.0 and before[n][1] == after[n][1],
         )
-        for n, (question, (p, q, kl, same)) in enumerate(zip(questions, forced, strict=True))
+        for n, (question, one) in enumerate(zip(questions, forced, strict=True))
     ]
 
 
@@ -125,9 +140,15 @@ def _groups(questions: Sequence[Asked], texts: Sequence[TokenisedText]) -> list[
 
 
 @torch.no_grad()
-def _forced(edit: Edit, stage: Stage, texts: Sequence[TokenisedText]) -> list[tuple[float, float, float, bool]]:
-    """Per text: probability of its target before and after, mean KL at it, and whether every argmax stays."""
-    found: list[tuple[float, float, float, bool]] = [(math.nan, math.nan, math.nan, True)] * len(texts)
+def at_targets(edit: Edit, stage: Stage, texts: Sequence[TokenisedText]) -> list[AtTarget]:
+    """Hold an edit, all of it applied, against the base at each text's target.
+
+    Args:
+        edit: the edit.
+        stage: the base, split at or below the first block the edit touches.
+        texts: inputs with their targets.
+    """
+    found: dict[int, AtTarget] = {}
     for chosen in passes([len(text.ids) for text in texts], TOKENS_PER_PASS):
         rows = Rows.of((0, texts[n]) for n in chosen)
         hidden = stage.hidden(rows)
@@ -145,5 +166,6 @@ def _forced(edit: Edit, stage: Stage, texts: Sequence[TokenisedText]) -> list[tu
         table = torch.stack(values, 1).tolist()
         for place, (before, after, kl, kept) in zip(chosen, table, strict=True):
             length = texts[place].n_target
-            found[place] = (math.exp(-before * length), math.exp(-after * length), kl, kept == 1.0)
-    return found
+            probability = math.exp(-before * length), math.exp(-after * length)
+            found[place] = AtTarget(probability, kl if math.isfinite(kl) else math.inf, kept)
+    return [found[place] for place in range(len(texts))]

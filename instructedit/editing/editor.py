@@ -41,6 +41,7 @@ class Editor:
         card: what it is and where it comes from.
         base: its base.
         limits: what its validation saw; None where the card does not say.
+        weights_sha256: of its file of weights; empty where it was not loaded from one.
     """
 
     def __init__(self, method: HyperMethod, card: EditorCard, weights_sha256: str = "") -> None:
@@ -48,6 +49,7 @@ class Editor:
         self.card = card
         self.base: Base = method.stage.base
         self.limits = Limits.of(card.results)
+        self.weights_sha256 = weights_sha256
         self._told = told_of_editor(card, weights_sha256)
 
     @classmethod

@@ -11,7 +11,8 @@ from typing import Any, Self
 from instructedit.evaluation.sizes import VALIDATION_EDITS
 
 FAR = 2.0
-"""An edit is far outside where it exceeds the largest that validation saw by this factor."""
+"""An edit is far outside where it exceeds what 95 of 100 validation edits stay within by this factor: the largest of them
+may be an outlier itself."""
 
 LEAST_KL = 0.05
 """In nats: a drift below it is never called far, however little validation saw."""
@@ -19,12 +20,12 @@ LEAST_KL = 0.05
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest edits of single requests that validation saw.
+    """What 95 of 100 edits of single requests stayed within in validation.
 
     Args:
         records: how many there were.
-        update_norm: the largest norm of a request's whole update.
-        locality_kl: the largest mean KL(base || edited) of a request's locality probes, in nats; NaN where it had none.
+        update_norm: that share's bound of the norm of a request's whole update.
+        locality_kl: that of the mean KL(base || edited) of a request's locality probes, in nats; NaN without any.
     """
 
     records: int
@@ -36,8 +37,8 @@ class Limits:
         """Read them from an editor card's results, or from what a saved edit says of its editor; None without them."""
         try:
             usual = told[VALIDATION_EDITS]
-            kl = usual.get("locality_kl", {}).get("max", math.nan)
-            return cls(int(usual["records"]), float(usual["update_norm"]["max"]), float(kl))
+            kl = usual.get("locality_kl", {}).get("q95", math.nan)
+            return cls(int(usual["records"]), float(usual["update_norm"]["q95"]), float(kl))
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
@@ -49,7 +50,7 @@ class Limits:
             whole: of all of them added up.
             drift: mean KL(base || edited) over the answers that must stay, in nats; NaN where none was asked.
         """
-        seen = f"the largest of {self.records} validation edits"
+        seen = f"what 95 % of {self.records} validation edits stay within"
         most = FAR * self.update_norm
         large = [norm for norm in norms if not norm <= most]
         if large:
@@ -65,8 +66,7 @@ class Limits:
             )
         if not math.isnan(self.locality_kl) and drift > max(FAR * self.locality_kl, LEAST_KL):
             yield (
-                f"Answers that should stay have moved by KL {drift:.3g}, where {seen} moved its own by "
-                f"{self.locality_kl:.3g}."
+                f"Answers that should stay have moved by KL {drift:.3g}, far from {seen} ({self.locality_kl:.3g})."
             )
 
     def _times(self, norm: float) -> str:

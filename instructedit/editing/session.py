@@ -53,6 +53,8 @@ class Session:
     """What each kept edit came to, together with those before it; the last one has all."""
     saved: int = 0
     """How many edits the file holds that was saved last."""
+    file: str = ""
+    """The file that was saved last."""
 
     def run(self) -> None:
         """Go on until the input ends or says so; what is kept is saved where ``out`` says so."""
@@ -69,7 +71,7 @@ class Session:
         if self.kept and self.out and self.saved != len(self.kept):
             self.save(self.out)
         if self.saved != len(self.kept):
-            self._say(f"{len(self.kept)} kept edits, not saved. Next time: :save FILE, or --out FILE.")
+            self._say(f"{_edits(len(self.kept))} kept and not saved. Next time: :save FILE, or --out FILE.")
 
     def save(self, path: str) -> None:
         """Save everything that is kept.
@@ -80,8 +82,8 @@ class Session:
         if not self.kept:
             raise InputError("No edit is kept. Make one and keep it, then save.")
         self.kept[-1].save(Path(path))
-        self.saved = len(self.kept)
-        self._say(f"Saved {self.saved} edits: {quoted(path)}")
+        self.saved, self.file = len(self.kept), path
+        self._say(f"Saved {_edits(self.saved)}: {quoted(path)}")
 
     def _edit(self, prompt: str) -> None:
         target = self._line("target> ")
@@ -145,3 +147,12 @@ class Session:
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _edits(n: int) -> str:
+    """A number of edits in words.
+
+    >>> _edits(1), _edits(2)
+    ('1 edit', '2 edits')
+    """
+    return f"{n} edit{'' if n == 1 else 's'}"

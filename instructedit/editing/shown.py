@@ -71,7 +71,7 @@ def _edited(lines: Sequence[Line], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for name, width in (("question", None), ("wanted", None), ("before", None), ("p", 6), ("after", None), ("p", 6)):
         table.add_column(name, width=width, justify="right" if name == "p" else "left", overflow="fold")
-    table.add_column("")
+    table.add_column("as wanted")
     for line in lines:
         name = _NAMES[line.kind]
         asked = Text(name, "dim") if line.kind == "instructed" else Text(shown(line.prompt))
@@ -104,13 +104,13 @@ def _show_kept(report: Report, console: Console) -> None:
         console.print(table)
     what = "answers to be kept" if own else "built-in questions (name your own with --keep)"
     seen = report.limits
-    most = f" (in validation at most {seen.locality_kl:.2g})" if seen and not math.isnan(seen.locality_kl) else ""
+    most = f" (95 % of validation within {seen.locality_kl:.2g})" if seen and not math.isnan(seen.locality_kl) else ""
     console.print(
         f"Drift: {report.changed} of {len(report.kept)} {what} changed, mean KL {report.drift:.2g} nats{most}",
         highlight=False,
         soft_wrap=True,
     )
-    most = f" (in validation at most {seen.update_norm:.3g})" if seen else ""
+    most = f" (95 % of validation within {seen.update_norm:.3g})" if seen else ""
     console.print(f"Size:  norm {report.update_norm:.3g}{most}", highlight=False, soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 Knows transformers and peft as their users do; the base is loaded a second time.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,9 @@ def _loaded(folder: Path, form: Form, base: Base, origin: Origin) -> nn.Module:
         if form == "lora":
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, folder)
+            with warnings.catch_warnings():  # peft asks transformers by a name that goes out of use
+                warnings.simplefilter("ignore", FutureWarning)
+                model = PeftModel.from_pretrained(model, folder)
     if form == "delta":
         delta = load_file(folder / DELTA)
         for name, weight in model.named_parameters():

@@ -18,8 +18,8 @@ PROMPT, TARGET = "The height of tower 0 is", "ten"
 SMALL = {
     "validation_edits": {
         "records": 12,
-        "update_norm": {"min": 1e-4, "q50": 1e-3, "max": 2e-3},
-        "locality_kl": {"min": 0.0, "q50": 1e-5, "max": 1e-4},
+        "update_norm": {"min": 1e-4, "q50": 1e-3, "q95": 2e-3, "max": 3},
+        "locality_kl": {"min": 0.0, "q50": 1e-5, "q95": 1e-4, "max": 9},
     }
 }
 """An editor whose edits were tiny when it was validated."""
@@ -117,6 +117,18 @@ def test_a_session_keeps_undoes_asks_and_saves(
     assert "Undone." in told and "2 kept." in told and "Saved 2 edits" in told
     assert "edited: " in told and "error: Empty target" in told and "instructedit export --edit session" in told
     assert [request.target for request in Edit.load("session.safetensors").requests] == [TARGET, "wide"]
+
+
+def test_a_session_without_out_says_what_to_do_next(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([PROMPT, TARGET, "k", ":save mine.safetensors"])))
+    assert edit("--interactive") == 0
+    told = capsys.readouterr().out
+    assert "Saved 1 edit: mine.safetensors" in told and "instructedit export --edit mine.safetensors" in told
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([PROMPT, TARGET, "k"])))
+    assert edit("--interactive") == 0
+    assert "1 edit kept and not saved. Next time: :save FILE" in capsys.readouterr().out
 
 
 def test_an_edit_far_outside_validation_is_flagged(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ def test_an_editor_with_its_step_sizes_scaled_up_is_flagged(tiny_base: Base, tmp
         report = Editor.load(folder, tiny_base).edit(examples[0].request).report(keep=["Water is made of"])
         assert bool(report.warnings) == flagged
         if flagged:
-            assert " times the largest of 6 validation edits" in report.warnings[0]
+            assert " times what 95 % of 6 validation edits stay within" in report.warnings[0]
             assert "have moved by KL" in report.warnings[1]
             with pytest.raises(InputError, match="refused: answers that should stay moved by KL"):
                 report.check(0.05)
@@ -148,7 +148,7 @@ def test_an_editor_with_its_step_sizes_scaled_up_is_flagged(tiny_base: Base, tmp
 
 
 def test_limits_are_read_or_unknown() -> None:
-    whole = {"records": 3, "update_norm": {"max": 2.0}}
+    whole = {"records": 3, "update_norm": {"q95": 2.0, "max": 9.0}}
     assert Limits.of({"validation_edits": whole}) is not None
     for told in ({}, {"validation_edits": None}, {"validation_edits": {"records": 3}}, {"validation_edits": []}):
         assert Limits.of(told) is None  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def test_what_is_far_outside_is_said_in_words() -> None:
     assert list(limits.warnings([3.9], 3.9, 0.19)) == []
     assert list(limits.warnings([3.9], 3.9, math.nan)) == []
     (large,) = limits.warnings([1.0, 8.0], 8.0, 0.0)
-    assert large.startswith("1 of 2 updates: norm 8, 4 times the largest of 48 validation edits (2)")
+    assert large.startswith("1 of 2 updates: norm 8, 4 times what 95 % of 48 validation edits stay within (2)")
     (whole,) = limits.warnings([1.0] * 100, 10.0, 0.0)
     assert whole.startswith("The 100 updates together have norm 10, 5 times")
     (drift,) = limits.warnings([1.0], 1.0, math.inf)
