@@ -104,9 +104,9 @@ class Sizes:
         """Two products of every query with every key; there are so many keys before the first query's."""
         return 4 * n * t * (before + t) * self.queries
 
-    def blocks_forward(self, n: int, t: int, count: int, before: int = 0) -> int:
-        """So many whole blocks on n rows of t tokens, behind so many others."""
-        return count * (2 * n * t * sum(self.linear.values()) + self.attention(n, t, before))
+    def blocks_forward(self, n: int, t: int, count: int) -> int:
+        """So many whole blocks on n rows of t tokens."""
+        return count * (2 * n * t * sum(self.linear.values()) + self.attention(n, t))
 
     def tail_forward(self, n: int, t: int, m: int, count: int) -> int:
         """The last blocks; the last MLP at m positions of each row."""
@@ -184,7 +184,12 @@ def textbook_flops(base: Base, editor: HyperEditor, batch: Batch, request: int) 
 def trunk_flops(sizes: Sizes, store: TrunkStore, first_block: int, rows: Rows) -> int:
     """The passes of a store that shares prefixes, for rows it has not and that go together."""
     passes = cut(list(dict.fromkeys(rows.ids)), store.pad_to_tokens, store.rows_per_pass, torch.device("cpu")).passes
-    return sum(sizes.blocks_forward(*piece.ids.shape, first_block, piece.start) for piece in passes)
+    total = 0
+    for piece in passes:
+        n, t = piece.ids.shape
+        attention = sum(sizes.attention(len(depth.places), t, depth.before * t) for depth in piece.depths)
+        total += first_block * (2 * n * t * sum(sizes.linear.values()) + attention)
+    return total
 
 
 def low_rank_forward(base: Base, editor: HyperEditor, rows: Rows, ranks: Mapping[str, int]) -> int:

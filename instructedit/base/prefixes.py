@@ -14,23 +14,44 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Pieces that go through the trunk together: the same number of tokens, each behind as many others.
+class Depth:
+    """The pieces of a pass that stand behind the same number of others.
 
-    Rows are counted through all passes of a cut: row r of pass p is p * n + r.
+    Args:
+        places: (g,), where in the pass they are.
+        rows: (g, k + 1), the rows that hold each piece's k pieces before it, in order, and its own.
+    """
+
+    places: Tensor
+    rows: Tensor
+
+    @property
+    def before(self) -> int:
+        """How many pieces stand before each."""
+        return self.rows.shape[1] - 1
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Pieces that go through the trunk together, of the same number of tokens.
+
+    Rows are counted through all passes of a cut: row r of pass p is p * n + r. What stands before a piece is in an
+    earlier pass or in its own.
 
     Args:
         ids: (n, t) token ids.
-        before: (n, k), the rows of earlier passes that hold each piece's beginning, k pieces of t tokens, in order.
+        starts: (n,), position of the first token of each piece.
+        depths: the pieces by how many stand before them, in order.
     """
 
     ids: Tensor
-    before: Tensor
+    starts: Tensor
+    depths: tuple[Depth, ...]
 
     @property
-    def start(self) -> int:
-        """Position of the first token of each piece."""
-        return self.before.shape[1] * self.ids.shape[1]
+    def positions(self) -> Tensor:
+        """Positions (n, t) of all tokens."""
+        return self.starts.unsqueeze(1) + torch.arange(self.ids.shape[1], device=self.ids.device)
 
 
 @dataclass(frozen=True)
@@ -38,7 +59,7 @@ class Cut:
     """Some inputs as passes, each behind those it needs.
 
     Args:
-        passes: all of n rows and t tokens.
+        passes: all of n rows and t tokens, those of the shallowest pieces first.
         rows: per input the rows of its pieces, in order.
     """
 
@@ -49,8 +70,8 @@ class Cut:
 def cut(inputs: Sequence[Ids], tokens: int, rows_per_pass: int, device: torch.device) -> Cut:
     """Cut inputs into pieces of so many tokens and share those whose whole beginning is the same.
 
-    The last piece of an input is filled up with token 0, the last pass of pieces at one depth by repeating its last:
-    all passes have one shape, and what a piece becomes does not depend on which others are there.
+    The last piece of an input is filled up with token 0, the last pass by repeating its last piece: all passes have
+    one shape, and what a piece becomes does not depend on which others are there.
 
     Args:
         inputs: distinct token ids, each at least one.
@@ -64,29 +85,41 @@ def cut(inputs: Sequence[Ids], tokens: int, rows_per_pass: int, device: torch.de
             if depth == len(depths):
                 depths.append({})
             depths[depth][beginning] = None
+    pieces = [(depth, piece) for depth, found in enumerate(depths) for piece in found]
     rows: dict[Ids, list[int]] = {(): []}
     passes: list[Pass] = []
-    for depth, beginnings in enumerate(depths):
-        pieces = list(beginnings)
-        for first in range(0, len(pieces), rows_per_pass):
-            group = pieces[first : first + rows_per_pass]
-            group += group[-1:] * (rows_per_pass - len(group))
-            before = [rows[piece[: depth * tokens]] for piece in group]
-            for row, piece in enumerate(group):
-                rows.setdefault(piece, [*before[row], len(passes) * rows_per_pass + row])
-            filled = [_filled(piece[depth * tokens :], tokens) for piece in group]
-            # Empty lists at depth 0 tell no dtype.
-            places = torch.tensor(before, dtype=torch.int64, device=device)
-            passes.append(Pass(torch.tensor(filled, device=device), places))
+    for first in range(0, len(pieces), rows_per_pass):
+        together = pieces[first : first + rows_per_pass]
+        together += together[-1:] * (rows_per_pass - len(together))
+        behind: dict[int, list[list[int]]] = {}
+        for place, (depth, piece) in enumerate(together):
+            own = [*rows[piece[: depth * tokens]], len(passes) * rows_per_pass + place]
+            rows.setdefault(piece, own)
+            behind.setdefault(depth, []).append(own)
+        filled = [_filled(piece[depth * tokens :], tokens) for depth, piece in together]
+        passes.append(_pass(filled, [depth for depth, _ in together], behind, device))
     return Cut(passes, {ids: rows[ids] for ids in inputs})
 
 
 def idle(tokens: int, rows_per_pass: int, device: torch.device) -> Pass:
     """Return a pass of nothing, for a rank that has less to compute than the others."""
-    return Pass(
-        torch.zeros((rows_per_pass, tokens), dtype=torch.int64, device=device),
-        torch.zeros((rows_per_pass, 0), dtype=torch.int64, device=device),
-    )
+    return in_all_places([0] * tokens, rows_per_pass, 0, device)
+
+
+def in_all_places(beginning: Sequence[int], rows_per_pass: int, number: int, device: torch.device) -> Pass:
+    """Return pass ``number`` with one piece, which has nothing before it, in every place."""
+    rows = [[number * rows_per_pass + place] for place in range(rows_per_pass)]
+    return _pass([list(beginning)] * rows_per_pass, [0] * rows_per_pass, {0: rows}, device)
+
+
+def _pass(ids: list[list[int]], depths: list[int], rows: dict[int, list[list[int]]], device: torch.device) -> Pass:
+    found, place = [], 0
+    for own in rows.values():
+        places = torch.arange(place, place + len(own), device=device)
+        found.append(Depth(places, torch.tensor(own, device=device)))
+        place += len(own)
+    starts = torch.tensor(depths, device=device) * len(ids[0])
+    return Pass(torch.tensor(ids, device=device), starts, tuple(found))
 
 
 def groups(inputs: Sequence[Ids], tokens: int, most: int) -> Iterator[list[Ids]]:

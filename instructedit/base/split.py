@@ -14,7 +14,7 @@ from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel
 
 from instructedit.base.adaptors import Adaptor
-from instructedit.base.kept import KeysAndValues
+from instructedit.base.kept import KeysAndValues, Masks, attending
 from instructedit.base.paging import Pager
 from instructedit.base.prefixes import Pass, cut
 from instructedit.errors import InputError
@@ -172,11 +172,13 @@ class Split:
             passes: of one shape (n, t), each behind those that hold its beginnings.
         """
         states = [self._embeddings(piece.ids) for piece in passes]
-        for block, alone in enumerate(self._blocks_alone):
-            with nullcontext() if self._pager is None else self._pager.holding(block):
-                kept = KeysAndValues(len(passes), max(1, self.first_block))
-                for place, piece in enumerate(passes):
-                    states[place] = kept.run(alone, piece, states[place])
+        masks: Masks = {}
+        with attending(self._trunk.config):
+            for block, alone in enumerate(self._blocks_alone):
+                with nullcontext() if self._pager is None else self._pager.holding(block):
+                    kept = KeysAndValues(len(passes), masks)
+                    for place, piece in enumerate(passes):
+                        states[place] = kept.run(alone, piece, states[place])
         return [state.to(self.device) for state in states]
 
     def pieces_at_once(self, tokens: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from instructedit.base.packs import Packs
-from instructedit.base.prefixes import Ids, Pass, cut, groups, idle
+from instructedit.base.prefixes import Ids, cut, groups, idle, in_all_places
 from instructedit.base.split import Split
 from instructedit.errors import InputError
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 PACK_BYTES = 32 * 2**20
 """New states are written when there are so many of them: file systems of clusters are slow with small files."""
 
-PASS_ROWS, PASS_TOKENS = 8, 16
+PASS_ROWS, PASS_TOKENS = 16, 8
 """Rows and tokens of a pass where nothing else is asked for, with shared prefixes: the fastest of six shapes on two
 cores, for SmolLM2-135M and GPT2-XL's width."""
 
@@ -38,7 +38,7 @@ class TrunkStore:
     rows (filled up by repeating its last input), and an input's padded length follows from
     its own length alone. That a row's place in a pass does not count either was seen for passes of one row and of whole
     tiles of the processor's matrix product: a multiple of 48 tokens for each thread (12 rows of 8, 6 of 16 or 32)
-    always; 8 rows of 16 too, but for bases narrower than 128 on processors with AVX2 alone. Where prefixes are shared,
+    always; 16 rows of 8 too, but for bases narrower than 128 on processors with AVX2 alone. Where prefixes are shared,
     the first pass also goes through with one row in all places, and a warning says so if that is not the same.
 
     Args:
@@ -208,7 +208,8 @@ class TrunkStore:
             if self._places_checked:
                 computed = self.split.trunk_pieces(passes)
             else:
-                *computed, everywhere = self.split.trunk_pieces([*passes, _in_all_places(passes[0])])
+                one = in_all_places(passes[0].ids[0].tolist(), rows, len(passes), device)
+                *computed, everywhere = self.split.trunk_pieces([*passes, one])
                 self._check_places(everywhere)
             hidden = torch.cat(computed).to(self.dtype).cpu()
             # Copies: views would keep all the pieces alive.
@@ -287,8 +288,3 @@ class TrunkStore:
 
 def _key(ids: Ids) -> bytes:
     return hashlib.blake2b(struct.pack(f"<{len(ids)}i", *ids), digest_size=16).digest()
-
-
-def _in_all_places(first: Pass) -> Pass:
-    """A pass with the first row of another, which begins its inputs, in every place."""
-    return Pass(first.ids[:1].repeat(len(first.ids), 1), first.before)

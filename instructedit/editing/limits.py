@@ -11,8 +11,9 @@ from typing import Any, Self
 from instructedit.evaluation.sizes import VALIDATION_EDITS
 
 FAR = 2.0
-"""An edit is far outside where it exceeds what 95 of 100 validation edits stay within by this factor: the largest of them
-may be an outlier itself."""
+"""An edit is far outside where it exceeds what 95 of 100 validation edits stay within by this factor.
+
+Not the largest of them: it may be an outlier itself."""
 
 LEAST_KL = 0.05
 """In nats: a drift below it is never called far, however little validation saw."""
@@ -65,9 +66,7 @@ class Limits:
                 f"({self.update_norm:.3g}): so many edits at once may drown each other."
             )
         if not math.isnan(self.locality_kl) and drift > max(FAR * self.locality_kl, LEAST_KL):
-            yield (
-                f"Answers that should stay have moved by KL {drift:.3g}, far from {seen} ({self.locality_kl:.3g})."
-            )
+            yield (f"Answers that should stay have moved by KL {drift:.3g}, far from {seen} ({self.locality_kl:.3g}).")
 
     def _times(self, norm: float) -> str:
         return f"{norm / self.update_norm:.3g} times" if self.update_norm > 0 else "beside"

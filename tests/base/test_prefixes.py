@@ -34,10 +34,15 @@ def store_of(base: Base, share: bool = True, **options: object) -> TrunkStore:
 
 def test_a_beginning_is_cut_once_and_each_piece_knows_what_is_before_it() -> None:
     both = cut([(1, 2, 3, 4, 5), (1, 2, 9), (1, 2, 3, 4)], tokens=2, rows_per_pass=2, device=CPU)
-    assert [one.ids.tolist() for one in both.passes] == [[[1, 2], [1, 2]], [[3, 4], [9, 0]], [[5, 0], [5, 0]]]
-    assert [one.before.tolist() for one in both.passes] == [[[], []], [[0], [0]], [[0, 2], [0, 2]]]
-    assert [one.start for one in both.passes] == [0, 2, 4]
-    assert both.rows == {(1, 2, 3, 4, 5): [0, 2, 4], (1, 2, 9): [0, 3], (1, 2, 3, 4): [0, 2]}
+    assert [one.ids.tolist() for one in both.passes] == [[[1, 2], [3, 4]], [[9, 0], [5, 0]]]
+    assert [one.starts.tolist() for one in both.passes] == [[0, 2], [2, 4]]
+    assert [[depth.rows.tolist() for depth in one.depths] for one in both.passes] == [
+        [[[0]], [[0, 1]]],
+        [[[0, 2]], [[0, 1, 3]]],
+    ]
+    assert [[depth.places.tolist() for depth in one.depths] for one in both.passes] == [[[0], [1]], [[0], [1]]]
+    assert both.passes[1].positions.tolist() == [[2, 3], [4, 5]]
+    assert both.rows == {(1, 2, 3, 4, 5): [0, 1, 3], (1, 2, 9): [0, 2], (1, 2, 3, 4): [0, 1]}
     assert pieces([(1, 2, 3, 4, 5), (1, 2, 9), (1, 2, 3, 4)], 2) == 4
 
 
@@ -158,7 +163,7 @@ def test_ranks_agree_on_the_number_of_passes(tiny_base: Base) -> None:
 
 
 def test_an_idle_pass_begins_at_the_first_token() -> None:
-    assert idle(8, 4, CPU).start == 0 and idle(8, 4, CPU).ids.shape == (4, 8)
+    assert not idle(8, 4, CPU).starts.any() and idle(8, 4, CPU).ids.shape == (4, 8)
 
 
 def test_other_pieces_lie_elsewhere_on_disk(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> None:
