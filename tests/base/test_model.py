@@ -2,8 +2,11 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerFast
+from transformers.activations import NewGELUActivation
 
 from instructedit.base import Base
+from tests.conftest import tiny_gpt2
 
 
 def test_what_a_base_says_of_itself(tiny_base: Base) -> None:
@@ -30,3 +33,15 @@ def test_train_on_a_module_that_holds_the_base_does_not_reach_it(make_tiny_base:
     assert torch.equal(base.model(ids).logits, before)
     split = base.split(1)
     assert torch.equal(split.logits(split.tail(split.trunk(ids))), before)
+
+
+def test_gpt2s_activation_is_one_operation_and_the_same_function(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    plain = tiny_gpt2()
+    ids = torch.randint(0, 256, (2, 9))
+    wanted = plain(ids).logits
+    assert any(isinstance(module, NewGELUActivation) for module in plain.modules())
+    base = Base.from_model(plain, tiny_tokenizer)
+    assert not any(isinstance(module, NewGELUActivation) for module in base.model.modules())
+    torch.testing.assert_close(base.model(ids).logits, wanted, rtol=1e-5, atol=1e-6)
+    assert not any(module.training for module in base.model.train().modules())
