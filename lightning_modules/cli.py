@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -162,7 +163,7 @@ def test(argv: Sequence[str]) -> None:
     Args:
         argv: flags, for instance ``["--from_run", "runs/demo", "--ckpt_path", "best"]``.
     """
-    cli, step = _loaded("test", argv, ("validation", "test"))
+    cli, step = _loaded("test", argv, ("test",), where_there=("validation",))
     from lightning_modules.report import finish
 
     finish(cli.model, cli.datamodule, cli.directory, step)
@@ -244,8 +245,17 @@ def _checkpoint(cli: "EditorCLI") -> str | None:
     return str(found) if found else None
 
 
-def _loaded(command: str, argv: Sequence[str], splits: "Sequence[PreparedSplit]") -> "tuple[EditorCLI, int]":
-    """Parse, check that the run is still what it was, and load a checkpoint's weights; trains and writes nothing."""
+def _loaded(
+    command: str,
+    argv: Sequence[str],
+    splits: "Sequence[PreparedSplit]",
+    where_there: "Sequence[PreparedSplit]" = (),
+) -> "tuple[EditorCLI, int]":
+    """Parse, check that the run is still what it was, and load a checkpoint's weights; trains and writes nothing.
+
+    ``where_there`` are splits that are checked as well, and may be missing.
+    """
+    from instructedit.errors import InputError
     from lightning_modules.parser import EditorCLI
     from lightning_modules.report import load_checkpoint
 
@@ -255,6 +265,9 @@ def _loaded(command: str, argv: Sequence[str], splits: "Sequence[PreparedSplit]"
     cli.model.placed.in_one_process()
     cli.datamodule.load_pools(cli.model.method)
     hashes = cli.datamodule.hashes(splits)
+    for split in where_there:
+        with suppress(InputError):
+            hashes |= cli.datamodule.hashes((split,))
     cli.directory.check_facts(cli.model.build(device).fingerprint, hashes)
     step = load_checkpoint(cli.model, cli.directory, cli.config.ckpt_path)
     cli.model.to(device)

@@ -95,7 +95,7 @@ def test_more_memory_than_a_gpu_has(setup: Setup) -> None:
     assert found.level == "error"
     # docs/placement.md: 31.6 GB, with 8 rows in place of 10.
     assert (
-        "needs about 29.5 GiB of GPU memory (base 25.1, editor with gradients and Adam 3.5, step 1.0)" in found.message
+        "needs about 29.5 GiB of GPU memory (base 25.1, editor with gradients and Adam 3.5, step 0.9)" in found.message
     )
     assert "Set model.dtype to bfloat16, or model.placement to tail_only, or data.micro_batch to 1." in found.message
     assert on_gpus(setup, 24.0, dtype="bfloat16") == []
