@@ -13,12 +13,9 @@ import time
 
 import torch
 from output import print_json, print_table
-from setting import DTYPES, make_base, make_batches, make_editor, stage_of
+from setting import DTYPES, make_base, make_batches, make_editor, stage_of, train_step
 
-from instructedit.metatrain import LossWeights, meta_loss
 from instructedit.optimisers import make_adam
-
-WEIGHTS = LossWeights()
 
 
 def main() -> None:
@@ -54,12 +51,7 @@ def measure(depths: list[int], width: int, rank: int, batch: int, dtype: torch.d
     for number in range(rounds + 1):
         for depth, (editor, stage, batches, optimizer) in steps.items():
             start = time.perf_counter()
-            one = batches[number % 2]
-            result = meta_loss(editor, stage, one, WEIGHTS)
-            (result.loss / len(one)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            editor.merge(result.sums)
+            train_step(editor, stage, batches[number % 2], optimizer)
             if number:
                 found[depth].append(time.perf_counter() - start)
     return {depth: statistics.median(values) for depth, values in found.items()}

@@ -187,7 +187,7 @@ def trunk_flops(sizes: Sizes, store: TrunkStore, first_block: int, rows: Rows) -
     total = 0
     for piece in passes:
         n, t = piece.ids.shape
-        attention = sum(sizes.attention(len(depth.places), t, depth.before * t) for depth in piece.depths)
+        attention = sum(sizes.attention(len(depth.rows), t, depth.before * t) for depth in piece.depths)
         total += first_block * (2 * n * t * sum(sizes.linear.values()) + attention)
     return total
 

@@ -31,7 +31,7 @@ from flops import (
     trunk_flops,
 )
 from output import print_json, print_table
-from setting import BASES, DTYPES, make_base, make_batches, make_editor, stage_of
+from setting import BASES, DTYPES, make_base, make_batches, make_editor, stage_of, train_step
 
 from instructedit.base import Base
 from instructedit.data.collate import Batch
@@ -182,11 +182,7 @@ def phase_times(editor: HyperEditor, stage: Stage, batches: list[Batch]) -> tupl
         clock = Clock()
         timed_step(editor, stage, batch, optimizer, clock)
         start = time.perf_counter()
-        result = meta_loss(editor, stage, batch, WEIGHTS)
-        (result.loss / len(batch)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        editor.merge(result.sums)
+        train_step(editor, stage, batch, optimizer)
         if number:
             whole.append(time.perf_counter() - start)
             for name, seconds in clock.seconds.items():

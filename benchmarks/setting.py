@@ -18,7 +18,7 @@ from instructedit.data.collate import Batch, Collator, TrainingMix
 from instructedit.data.samplers import MultiTaskSampler
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
 from instructedit.instructions.pools import load_pools
-from instructedit.metatrain import Stage, warm_up
+from instructedit.metatrain import LossWeights, Stage, meta_loss, warm_up
 from instructedit.records import EditExample
 from instructedit.tasks import load_task
 from instructedit.tasks.prepared import read_prepared
@@ -97,6 +97,15 @@ def records(prepared: Path | None, tasks: Sequence[str] = TASKS) -> Mapping[str,
         return {task: read_prepared(prepared, task, "train") for task in tasks}
     read = {task: load_task(task).read(Path(), "train") for task in tasks}
     return {task: [found for found in items if isinstance(found, EditExample)] for task, items in read.items()}
+
+
+def train_step(editor: HyperEditor, stage: Stage, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+    """Make one whole step of a training on one process."""
+    result = meta_loss(editor, stage, batch, LossWeights())
+    (result.loss / len(batch)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    editor.merge(result.sums)
 
 
 def twin(editor: HyperEditor) -> HyperEditor:

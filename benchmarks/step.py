@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from flops import counted, textbook_flops
 from output import print_json, print_table
-from setting import BASES, DTYPES, make_base, make_batches, make_editor, stage_of, twin
+from setting import BASES, DTYPES, make_base, make_batches, make_editor, stage_of, train_step, twin
 from textbook import ACCUMULATED, textbook_step
 
 from instructedit.base import Base
@@ -154,11 +154,7 @@ def _ours(stage: Stage, editor: HyperEditor, batches: Sequence[Batch], fill: boo
 
     def step(number: int) -> int:
         batch = batches[number]
-        result = meta_loss(editor, stage, batch, WEIGHTS)
-        (result.loss / len(batch)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        editor.merge(result.sums)
+        train_step(editor, stage, batch, optimizer)
         return len(batch)
 
     return step

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from instructedit.checkpoints import EditorCard, save_editor
+from instructedit.checkpoints import EditorCard, read_card, save_editor
 from instructedit.errors import InputError
 from instructedit.evaluation.formats import to_rich
 from instructedit.evaluation.report import numbers, write_tables
@@ -132,7 +132,8 @@ def finish(
     parts: dict[str, Any] = {"tasks": data.tasks, "pools": data.pools, "data": known.get(DATA), "steps": step}
     # The code that trained, not what is checked out by now.
     card = replace(EditorCard.of(module.editor, module.stage.base, **parts), **code)
-    save_editor(run.editor, module.editor, card)
+    usual = _usual(run.editor, step)
+    save_editor(run.editor, module.editor, replace(card, results=usual))
     sizes = validation_sizes(module, data, rank, world_size, on_progress)
     outcomes = test_outcomes(module, data, rank, world_size, on_progress)
     stamp: dict[str, str | int | bool] = {"run": run.path.name, "step": step}
@@ -142,7 +143,7 @@ def finish(
     results = {**stamp, **numbers(tables)}
     write_whole(run.results / "test.json", json.dumps(results, indent=2) + "\n")
     # What `instructedit edit` holds an edit against, to warn of one that is far outside.
-    card = replace(card, results=results | ({VALIDATION_EDITS: size_quantiles(sizes)} if sizes else {}))
+    card = replace(card, results=results | ({VALIDATION_EDITS: size_quantiles(sizes)} if sizes else usual))
     save_editor(run.editor, module.editor, card)
     console = table_console()
     console.print(to_rich(replace(tables[0], title=f"{run.path.name}, step {step}: test")))
@@ -157,6 +158,16 @@ def finish(
     width = max(map(len, lies))
     console.print("\n".join(f"{name:<{width}}  {path}" for name, path in lies.items()), soft_wrap=True, highlight=False)
     return Report(run.editor, card, outcomes, step)
+
+
+def _usual(editor: Path, step: int) -> dict[str, Any]:
+    """What an exported editor's card says of its validation edits, if it is of this step."""
+    try:
+        known = read_card(editor)
+    except InputError:
+        return {}
+    found = known.results.get(VALIDATION_EDITS) if known.steps == step else None
+    return {VALIDATION_EDITS: found} if found else {}
 
 
 def validation_sizes(
@@ -176,7 +187,7 @@ def validation_sizes(
     try:
         examples = [example for found in validation_examples(data).values() for example in found]
     except InputError as error:
-        log.warning("The editor's card says nothing of what is usual for its edits. %s", error)
+        log.warning("What is usual for the editor's edits is not measured for its card. %s", error)
         return []
     stage = module.evaluation_stage
     editor = HyperMethod(module.editor, stage, module.method, data.pools)

@@ -59,11 +59,9 @@ class KeysAndValues:
         window = given.pop("sliding_window", None)
         found = []
         for depth in piece.depths:
-            asked = query if len(piece.depths) == 1 else query.index_select(0, depth.places)
             seen = [self._before(kept, depth) for kept in self._kept]
             mask = self._mask(query.shape[2], seen[0].shape[2], window, query.device)
-            found.append(sdpa_attention_forward(module, asked, *seen, mask, **given)[0])
-        # Depths lie in a pass one behind the other.
+            found.append(sdpa_attention_forward(module, query[depth.places], *seen, mask, **given)[0])
         return torch.cat(found)
 
     def _keep(self, key: Tensor, value: Tensor) -> None:

@@ -18,11 +18,11 @@ class Depth:
     """The pieces of a pass that stand behind the same number of others.
 
     Args:
-        places: (g,), where in the pass they are.
+        places: where in the pass its g pieces are, one behind the other.
         rows: (g, k + 1), the rows that hold each piece's k pieces before it, in order, and its own.
     """
 
-    places: Tensor
+    places: slice
     rows: Tensor
 
     @property
@@ -115,8 +115,7 @@ def in_all_places(beginning: Sequence[int], rows_per_pass: int, number: int, dev
 def _pass(ids: list[list[int]], depths: list[int], rows: dict[int, list[list[int]]], device: torch.device) -> Pass:
     found, place = [], 0
     for own in rows.values():
-        places = torch.arange(place, place + len(own), device=device)
-        found.append(Depth(places, torch.tensor(own, device=device)))
+        found.append(Depth(slice(place, place + len(own)), torch.tensor(own, device=device)))
         place += len(own)
     starts = torch.tensor(depths, device=device) * len(ids[0])
     return Pass(torch.tensor(ids, device=device), starts, tuple(found))

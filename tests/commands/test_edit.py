@@ -11,7 +11,7 @@ from instructedit.base import load_base
 from instructedit.editing.edit import Edit
 from instructedit.methods.saved import load_edit
 from tests.conftest import byte_tokenizer, tiny_gpt2
-from tests.editing.kinds import saved_editor
+from tests.editing.kinds import base_and_editor, saved_editor
 from tests.lightning_modules.conftest import run
 
 PROMPT, TARGET = "The height of tower 0 is", "ten"
@@ -28,12 +28,7 @@ SMALL = {
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a base and an editor of it; the working directory."""
-    monkeypatch.setenv("INSTRUCTEDIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    tiny_gpt2().save_pretrained("base")
-    byte_tokenizer().save_pretrained("base")
-    saved_editor(tmp_path / "editor", load_base("./base"))
-    return tmp_path
+    return base_and_editor(tmp_path, monkeypatch)
 
 
 def edit(*flags: str) -> int:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from instructedit.base import load_base
 from instructedit.records import EditExample, EditRequest, Probe
 from instructedit.tasks.prepared import write_prepared
-from tests.conftest import byte_tokenizer, tiny_gpt2
-from tests.editing.kinds import saved_editor
+from tests.editing.kinds import base_and_editor
 from tests.lightning_modules.conftest import run
 
 pytest.importorskip("matplotlib")
@@ -24,11 +22,7 @@ def example(n: int) -> EditExample:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a base, an editor of it, a prepared task and a file of requests; the working directory."""
-    monkeypatch.setenv("INSTRUCTEDIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    tiny_gpt2().save_pretrained("base")
-    byte_tokenizer().save_pretrained("base")
-    saved_editor(tmp_path / "editor", load_base("./base"))
+    base_and_editor(tmp_path, monkeypatch)
     write_prepared(Path("data"), "counterfact", {"test": [example(n) for n in range(8)]}, {})
     lines = [
         {"prompt": f"Tower {n} is", "target": "two", "id": f"l{n}", "instruction": "Change it.",

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from instructedit.base import Base
+import pytest
+
+from instructedit.base import Base, load_base
 from instructedit.checkpoints import EditorCard, save_editor
 from instructedit.instructions.pools import load_pools
+from tests.conftest import byte_tokenizer, tiny_gpt2
 from tests.core import editor_on, ke_on
 
 KINDS = ("MEND", "KE", "InstructEdit")
@@ -29,4 +32,14 @@ def saved_editor(
     told = USUAL if results is None else results
     card = EditorCard.of(editor, base, tasks=["counterfact", "convsent"], pools=pools, steps=3, results=told)
     save_editor(folder, editor, card)
+    return folder
+
+
+def base_and_editor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a tiny base and an editor of it into a folder, which becomes the working directory."""
+    monkeypatch.setenv("INSTRUCTEDIT_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
+    tiny_gpt2().save_pretrained("base")
+    byte_tokenizer().save_pretrained("base")
+    saved_editor(folder / "editor", load_base("./base"))
     return folder

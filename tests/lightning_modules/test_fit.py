@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from instructedit.base import SiteSpec, find_sites, load_base
-from instructedit.checkpoints import load_editor
+from instructedit.checkpoints import load_editor, read_card
 from instructedit.evaluation.tables import from_jsonl
 from instructedit.hypernet.editor import EditorConfig, HyperEditor
 from instructedit.tasks.card import content_hash
@@ -126,7 +126,10 @@ def test_validate_and_test_take_a_run_directory(
     shutil.copytree(prepared, tmp_path / "other")
     for split in ("train", "validation"):
         shutil.rmtree(tmp_path / "other" / "recent" / split)
+    usual = read_card(path / "editor").results["validation_edits"]
     assert run("test", "--from_run", path, "--data.folder", tmp_path / "other") == 0
+    # What validation saw of these weights is not forgotten.
+    assert read_card(path / "editor").results["validation_edits"] == usual
 
 
 @pytest.mark.slow
