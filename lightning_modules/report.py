@@ -26,6 +26,7 @@ from instructedit.methods.hyper import HyperMethod
 from instructedit.methods.none import NoEdit
 from instructedit.records import EditExample, Outcome
 from instructedit.runs.directory import DATA, RunDirectory, write_whole
+from instructedit.terminal import quoted
 from lightning_modules.callbacks.checkpoints import BEST, find_checkpoint, read_checkpoint
 from lightning_modules.callbacks.validation import shared_outcomes, stop_if_asked, validation_examples
 from lightning_modules.edit_datamodule import EditDataModule
@@ -154,9 +155,10 @@ def finish(
         "training metrics": run.metrics,
         "checkpoints": run.checkpoints,
         "configuration": run.config,
+        "edit a fact with it": f"instructedit edit --editor {quoted(str(run.editor))} --prompt TEXT --target TEXT",
     }
     width = max(map(len, lies))
-    console.print("\n".join(f"{name:<{width}}  {path}" for name, path in lies.items()), soft_wrap=True, highlight=False)
+    console.print("\n".join(f"{name:<{width}}  {told}" for name, told in lies.items()), soft_wrap=True, highlight=False)
     return Report(run.editor, card, outcomes, step)
 
 

@@ -128,6 +128,8 @@ def test_validate_and_test_take_a_run_directory(
         shutil.rmtree(tmp_path / "other" / "recent" / split)
     usual = read_card(path / "editor").results["validation_edits"]
     assert run("test", "--from_run", path, "--data.folder", tmp_path / "other") == 0
+    told = capsys.readouterr().out
+    assert f"instructedit edit --editor {path / 'editor'} --prompt" in told  # what to do next
     # What validation saw of these weights is not forgotten.
     assert read_card(path / "editor").results["validation_edits"] == usual
 
