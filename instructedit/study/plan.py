@@ -139,11 +139,14 @@ class Study:
         """
         content = self.evaluation(run, editor="editor")
         (row,) = (MethodRow(**row) for row in content.pop("methods"))
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
         for key in given:
             if key not in {*Settings.__dataclass_fields__, "name"}:
                 raise unknown("setting of the study's evaluation:", key, Settings.__dataclass_fields__)
-        Settings(**{key: value for key, value in given.items() if key != "name"}, methods=(row,))
+        given.pop("name")
+        Settings(methods=(row,), **given)
         return tuple(row.label if which is None else f"{row.label} ({which})" for which in row.asked_with)
 
     def digest(self, run: StudyRun) -> str:
