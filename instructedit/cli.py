@@ -100,6 +100,10 @@ COMMANDS: dict[str, Command] = {
         "Put an editor, adapter, model or delta on the Hugging Face Hub; --dry-run shows what would be sent.",
         bare="folder",
     ),
+    "reproduce": Command(
+        "instructedit.commands.reproduce:reproduce",
+        "Make the runs of a study that are missing, then its figures and its report; resumable run by run.",
+    ),
     "submit": Command(
         "instructedit.commands.submit:submit",
         "Hand a command to SLURM, as a job, an array or a chain; it is requeued when preempted; --resume goes on.",

@@ -18,7 +18,7 @@ ANALYSES = ("gradients", "transfer", "tasks", "balance", "instructions", "sensit
 """The analyses of a plan's section of that name, as ``instructedit analyse`` knows them."""
 
 _STUDY = {"name", "prepare", "fit", "set", "evaluate", "table", "gradients", "runs", "analyses"}
-_RUN = {"method", "options", "fit", "set", "instructions", "table", "batch"}
+_RUN = {"method", "options", "fit", "set", "instructions", "controls", "table", "batch"}
 _RESERVED = ("run.", "trainer.devices", "model.store.")
 
 
@@ -33,6 +33,7 @@ class StudyRun:
         fit: the configurations of its training, stacked in this order.
         set: settings of the training that win over these, by their full names, such as ``seed_everything``.
         instructions: the instructions its editor is asked with, a row each; none for a method without.
+        controls: further instructions, which are never asked what the table asks besides.
         table: whether it belongs to the table of all methods, and is also asked what that table asks besides.
         batch: edits evaluated at once; None for the study's.
     """
@@ -43,6 +44,7 @@ class StudyRun:
     fit: tuple[str, ...] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
     instructions: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
     table: bool = False
     batch: int | None = None
 
@@ -112,8 +114,8 @@ class Study:
         """Those of them that no run trains on."""
         return tuple(self.evaluate.get("held_out", ()))
 
-    def evaluation(self, run: StudyRun, editor: str = "") -> dict[str, Any]:
-        """Return the configuration of a run's evaluation.
+    def evaluations(self, run: StudyRun, editor: str = "") -> dict[str, dict[str, Any]]:
+        """Return the configurations of a run's evaluations by a name for their folders: one, and one of the controls.
 
         Args:
             run: the run.
@@ -124,35 +126,46 @@ class Study:
             row["editor"] = editor
         if run.options:
             row["options"] = dict(run.options)
-        if run.instructions:
-            row["instructions"] = list(run.instructions)
         if run.batch is not None:
             row["batch"] = run.batch
-        asked = {**self.evaluate, **(self.table if run.table else {})}
-        return {"name": run.name, **asked, "methods": [row]}
+        own = {**row, "instructions": list(run.instructions)} if run.instructions else row
+        more = self.table if run.table else {}
+        made = {"evaluation": {"name": run.name, **self.evaluate, **more, "methods": [own]}}
+        if run.controls:
+            made["controls"] = {
+                "name": f"{run.name}, controls",
+                **self.evaluate,
+                "methods": [{**row, "instructions": list(run.controls)}],
+            }
+        return made
 
     def rows(self, run: StudyRun) -> tuple[str, ...]:
-        """Return the names of a run's rows, as its evaluation has them.
+        """Return the names of a run's rows, as its evaluations have them.
 
         Raises:
-            InputError: its evaluation asks for something that there is not.
+            InputError: an evaluation asks for something that there is not.
         """
-        content = self.evaluation(run, editor="editor")
-        (row,) = (MethodRow(**row) for row in content.pop("methods"))
-        given: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
-        }
-        for key in given:
-            if key not in {*Settings.__dataclass_fields__, "name"}:
-                raise unknown("setting of the study's evaluation:", key, Settings.__dataclass_fields__)
-        given.pop("name")
-        Settings(methods=(row,), **given)
-        return tuple(row.label if which is None else f"{row.label} ({which})" for which in row.asked_with)
+        names: list[str] = []
+        for content in self.evaluations(run, editor="editor").values():
+            (row,) = (MethodRow(**row) for row in content.pop("methods"))
+            given: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+            }
+            given.pop("name")
+            for key in given:
+                if key not in Settings.__dataclass_fields__:
+                    raise unknown("setting of the study's evaluation:", key, Settings.__dataclass_fields__)
+            Settings(methods=(row,), **given)
+            names += [row.label if which is None else f"{row.label} ({which})" for which in row.asked_with]
+        return tuple(names)
 
     def digest(self, run: StudyRun) -> str:
         """Return a hash of everything in the plan that decides a run's numbers; where its files lie does not."""
         fit = [inline_or_file(path) for path in run.fit]
-        asked = {key: value for key, value in self.evaluation(run, editor="editor").items() if key != "data"}
+        asked = self.evaluations(run, editor="editor")
+        for one in asked.values():
+            del one["name"]
+            one.pop("data", None)
         content = [fit, dict(run.set), asked]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -216,6 +229,7 @@ def _run(
         fit=fit,
         set=changed,
         instructions=tuple(made.get("instructions") or ()),
+        controls=tuple(made.get("controls") or ()),
         table=bool(made.get("table", False)),
         batch=made.get("batch"),
     )
