@@ -21,7 +21,7 @@ Names = list[str] | str
 
 
 def reproduce(
-    config: str = "configs/study/smollm2-135m.yaml",
+    study: str = "configs/study/smollm2-135m.yaml",
     out: str | None = None,
     runs_folder: str = "runs/study",
     only: Names = "",
@@ -37,7 +37,7 @@ def reproduce(
     goes on from it on any machine. Start the command several times to make several runs side by side.
 
     Args:
-        config: the study's plan.
+        study: the study's plan.
         out: where what is kept goes; null for results/study/NAME.
         runs_folder: where the run directories go: checkpoints, editors, everything large.
         only: runs to make now, by name; the others are left for another time, and so is the report.
@@ -50,21 +50,21 @@ def reproduce(
     from instructedit.study.plan import read_study
     from instructedit.study.results import Results
 
-    study = read_study(config)
-    results = Results(study, Path(out or f"results/study/{study.name}"))
-    chosen = [study.run(name) for name in _names(only)] or list(study.runs)
+    planned = read_study(study)
+    results = Results(planned, Path(out or f"results/study/{planned.name}"))
+    chosen = [planned.run(name) for name in _names(only)] or list(planned.runs)
     if threads is not None and threads < 1:
         raise InputError(f"--threads is {threads}. Set it to 1 or more.")
     if plan:
-        _show(study, results, Path(runs_folder))
+        _show(planned, results, Path(runs_folder))
         return
-    _check(study)
+    _check(planned)
     if not only_report:
-        _make_missing(study, results, chosen, Path(runs_folder), threads, one_process, allow_dirty)
+        _make_missing(planned, results, chosen, Path(runs_folder), threads, one_process, allow_dirty)
         if only and results.missing:
-            _next(config, results)
+            _next(study, results)
             return
-    _report(study, results, Path(runs_folder), config)
+    _report(planned, results, Path(runs_folder), study)
 
 
 def _names(given: Names) -> tuple[str, ...]:
@@ -168,10 +168,10 @@ def _show(study: "Study", results: "Results", folder: Path) -> None:
     print(f"results {quoted(results.folder)}")
 
 
-def _next(config: str, results: "Results") -> None:
+def _next(plan: str, results: "Results") -> None:
     print(f"missing {', '.join(results.missing)}")
-    print(f"next    instructedit reproduce --config {quoted(config)}    (makes them, and the report)")
+    print(f"next    instructedit reproduce --study {quoted(plan)}    (makes them, and the report)")
 
 
-def _report(study: "Study", results: "Results", folder: Path, config: str) -> None:
+def _report(study: "Study", results: "Results", folder: Path, plan: str) -> None:
     raise NotImplementedError
