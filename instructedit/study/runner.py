@@ -125,6 +125,9 @@ class Runner:
             self.call(["evaluate", "--config", str(path), "--out", str(out), *allowed])
             with Ledger.opened(out) as ledger:
                 found += [line for lines in ledger.rows.values() for line in lines]
+        absent = set(self.study.rows(run)) - {line["method"] for line in found}
+        if absent:
+            raise NotDone(f"The evaluation of {run.name} has no {', '.join(sorted(absent))}.", 1)
         return found
 
     def make(self, run: StudyRun) -> Path:
@@ -199,11 +202,13 @@ def in_processes(threads: int | None = None) -> Call:
 
 def in_this_process(words: Sequence[str]) -> None:
     """Run a command in this process: saves the seconds of its imports, which is most of a tiny run."""
+    from argparse import ArgumentError
+
     from instructedit.cli import run
 
     try:
         run(list(words))
-    except InputError as error:
+    except (InputError, ArgumentError) as error:
         raise NotDone(f"`instructedit {words[0]}`: {error}", 2) from error
     except SystemExit as error:
         if error.code not in (0, None):
