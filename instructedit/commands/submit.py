@@ -121,7 +121,8 @@ def _submit(
         qos: the quality of service.
         max_requeues: how often a job may be started again.
         option: one more option of sbatch, as in --option=--exclusive; may be repeated.
-        array: one training for each value, as in --array seed=0..4; they are runs of one group.
+        array: one training for each value, as in --array seed=0..4; they are runs of one group. Of `reproduce`, one
+            task for each value, as in --array only=mend-0,mend-1.
         sweep: the same for any setting, as in --sweep model.lr=1e-4,2e-4; repeated, every combination.
         at_once: how many trainings of a group may run at the same time.
         after: the number of a job that must end well first; may be repeated.
@@ -256,10 +257,10 @@ def _tell(submitted: Sequence[Submitted]) -> None:
     before = ""
     for one in submitted:
         job = one.job
-        what = f"array {one.id}, {len(job.runs)} runs" if job.group else f"job {one.id}"
+        what = f"array {one.id}{f', {len(job.runs)} runs' if job.runs else ''}" if job.group else f"job {one.id}"
         print(f"{job.command}: {what}{f', after {before}' if before else ''}")
         print(f"  in     {job.home}")
-        if job.group:
+        if job.group and job.runs:
             more = f" ... {job.runs[-1].name}" if len(job.runs) > SHOWN_POINTS else ""
             print(f"  runs   {' '.join(run.name for run in job.runs[:SHOWN_POINTS])}{more}")
         print(f"  log    {job.log(f'{one.id}_*' if job.group else one.id)}")

@@ -21,6 +21,9 @@ from instructedit.scheduling.settings import Settings, from_run, get, merge, put
 from instructedit.scheduling.values import check_length
 
 THEN = "--then"
+IN_ARRAYS = ("fit", "reproduce")
+"""Commands that --array and --sweep make several of."""
+
 HERE = ("submit", "status", "compare")
 """Commands that answer at once, and are no work for a job."""
 
@@ -114,7 +117,7 @@ def make_steps(
         asked: the flags of `submit`.
         profile: the site's.
         folder: where it is submitted, absolute.
-        points: the values of --array and --sweep, for the first fit.
+        points: the values of --array and --sweep, for the first command that can be an array.
         at_once: how many of these may run at the same time.
 
     Returns:
@@ -127,13 +130,14 @@ def make_steps(
     made: list[Path] = []
     commands: list[_Command] = []
     for segment in _segments(words):
-        first = not any(command.name == "fit" for command in commands)
+        first = not any(command.name in IN_ARRAYS for command in commands)
         commands.append(_command(segment, made, points if first else ()))
         made += _writes(commands[-1])
     fits = [command for command in commands if command.name == "fit"]
-    if points and not fits:
+    if points and not any(command.points for command in commands):
         raise InputError(
-            "--array and --sweep make runs of `fit`, and there is none behind --. Submit the others alone."
+            "--array and --sweep make runs of `fit`, or of `reproduce`, and there is none behind --. Submit the others "
+            "alone."
         )
     if not fits and ((asked.nodes or 1) > 1 or (asked.gpus_per_node or 0) > 1):
         raise InputError(
@@ -161,7 +165,9 @@ def make_steps(
                 command=command.name,
                 words=command.words,
                 argv=command.argv,
-                tasks=_tasks(command, resources, profile, notes),
+                tasks=_tasks(command, resources, profile, notes)
+                if fit or not command.points
+                else _parts(command, home),
                 home=where,
                 stem=stem if not number else f"{stem}-{number + 1}",
                 resources=resources,
@@ -209,7 +215,7 @@ def _command(segment: Sequence[str], made: Sequence[Path], points: Sequence[str]
     if run is not None:
         check_length(str(run), "--from_run")
     later = run is not None and not (run / "config.yaml").is_file() and run.resolve() in [p.resolve() for p in made]
-    given = tuple(make_points(points, schema)) if points and name == "fit" else ()
+    given = tuple(make_points(points, schema)) if points and name in IN_ARRAYS else ()
     return _Command(words, tuple(argv), schema, None if later else merge(schema, argv), given)
 
 
@@ -273,6 +279,16 @@ def _tasks(command: _Command, resources: Resources, profile: Profile, notes: lis
         tasks.append(Task(path, settings))
     if len({task.settings.flags for task in tasks if task.settings}) > 1:
         raise InputError("A sweep cannot go over one argument of an object. Sweep over whole values, or submit each.")
+    return tuple(tasks)
+
+
+def _parts(command: _Command, home: Path) -> tuple[Task, ...]:
+    """The tasks of an array of a command that trains nothing itself; each has its settings below the job's folder."""
+    assert command.schema is not None
+    tasks = []
+    for point in command.points:
+        values = [f"--{key}={value}" for key, value in point.values.items()]
+        tasks.append(Task(home / point.name, merge(command.schema, [*command.argv, *values])))
     return tuple(tasks)
 
 

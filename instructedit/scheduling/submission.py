@@ -99,7 +99,7 @@ def _make_job(step: Step) -> Job:
         files[home / FOLDER / f"{step.stem}.json"] = again_text(again)
 
     for task in step.tasks:
-        own = task.run if step.command == "fit" and task.run else step.home
+        own = task.run if task.run and (step.group or step.command == "fit") else step.home
         if task.settings is not None:
             config = own / FOLDER / f"{step.stem}.yaml"
             files[config] = as_yaml(task.settings.config)
@@ -182,7 +182,7 @@ def _note(submitted: Submitted, waits: Sequence[str], files: "_Files") -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     runs = job.runs or (job.home,)
     for number, run in enumerate(runs):
-        task = f"{submitted.id}_{number}" if job.group else submitted.id
+        task = f"{submitted.id}_{number}" if job.group and job.runs else submitted.id
         record = JobRecord(
             id=task,
             command=job.command,

@@ -23,6 +23,7 @@ from instructedit.checkpoints import CARD
 from instructedit.errors import InputError
 from instructedit.evaluation.ledger import Ledger
 from instructedit.runs.progress import read_progress
+from instructedit.scheduling import ENDED
 from instructedit.scheduling.yaml_text import as_yaml
 from instructedit.study.plan import Study, StudyRun, flags
 from instructedit.study.results import Results
@@ -180,7 +181,8 @@ def in_processes(threads: int | None = None) -> Call:
     """
 
     def call(words: Sequence[str]) -> None:
-        environment = dict(os.environ)
+        # In a job, the study's end is this process's to tell, not that of a part.
+        environment = {name: value for name, value in os.environ.items() if name != ENDED}
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
         with _passing_signals_on() as told:

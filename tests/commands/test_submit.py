@@ -76,6 +76,24 @@ def test_a_group(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is a group of runs" in capsys.readouterr().err
 
 
+def test_an_array_of_a_study(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("reproduce", "--study", "plan.yaml", "--threads", "4")
+    assert submit("--array", "only=mend-0,base", "--at-once", "2", words=words) == 0
+    (home,) = Path("runs/jobs").iterdir()
+    script = (home / "slurm/reproduce.sbatch").read_text()
+    assert len(calls(slurm)) == 1 and "#SBATCH --array=0-1%2" in script and 'reproduce --config="$config"' in script
+    for number, name in enumerate(("mend-0", "base")):
+        path = home / f"only-{name}/slurm/reproduce.yaml"
+        assert f"{number}) config={path.absolute()} ;;" in script
+        assert config(str(path)) == {"study": "plan.yaml", "threads": 4, "only": name}
+    assert [job.id for job in read_jobs(home)] == ["101"]
+    out = capsys.readouterr().out
+    assert "reproduce: array 101\n" in out and "101_" in out
+    # An array is made of the first command that can be one; the others behind it wait for all of it.
+    assert submit("--array", "only=base", words=("prepare", "--then", *words)) == 0
+    assert all("--array=" not in path.read_text() for path in Path("runs").glob("**/prepare*.sbatch"))
+
+
 def test_a_group_of_another_name_at_wandb(slurm: Path) -> None:
     words = ("fit", "--config", "a.yaml", "--run.wandb_group", "mine")
     assert submit("--array", "seed=0", words=words) == 0
