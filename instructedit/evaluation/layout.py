@@ -3,6 +3,7 @@
 Knows no format: what all this looks like is decided in ``formats`` and ``latex``.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Literal
 from instructedit.evaluation.metrics import METRICS, UNITS, VARIED
 from instructedit.evaluation.paper import PAPER_BASES, PaperCell, is_paper_base, paper_number
 from instructedit.evaluation.tables import Line, summarise
+from instructedit.instructions.controls import CONTROLS, WHICH
 from instructedit.records import Outcome
 
 Mark = Literal["best", "second"]
@@ -42,6 +44,8 @@ FOOTNOTES: Mapping[str, str] = {
     ),
     "‡": "‡ GRACE's published numbers come from greedy generation, the other methods' are teacher-forced.",
 }
+ASIDE = re.compile(rf"\(({'|'.join(['unseen', *CONTROLS])})\)(?:, \d+ (?:together|in sequence))?$")
+"""What a row's name ends with where a text stands in front of its inputs that training never had there."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class Table:
     def marks(self) -> Mapping[tuple[str, str, str], Mark]:
         """The best and second best values of a task as printed, by (task, method, metric); equal ones share a mark.
 
-        As in the paper, Base does not compete; nor does a row with unseen instructions, whose method competes with
-        its seen ones. One row alone has nobody to be better than.
+        As in the paper, Base does not compete; nor does a row with unseen instructions or a control's text, whose
+        method competes with its seen ones. One row alone has nobody to be better than.
         """
         marks: dict[tuple[str, str, str], Mark] = {}
         for task in dict.fromkeys(line.task for line in self.lines):
@@ -145,13 +149,18 @@ class Table:
         if self.marks:
             found.append(
                 f"Best of a task {best}, second best {second}, of the values as printed; "
-                "the highest is best, for fluency too; Base and rows named (unseen) do not compete."
+                f"the highest is best, for fluency too; Base and rows named {self._aside()} do not compete."
             )
         shown = {text[-1] for line in self.lines for text in self.beside(line).values()}
         if shown:
             found.append(self._about_paper())
         found += [text for sign, text in FOOTNOTES.items() if sign in shown]
         return tuple(found)
+
+    def _aside(self) -> str:
+        named = (match[1] for line in self.lines if (match := ASIDE.search(line.method)))
+        there = {"unseen", *named}
+        return " or ".join(f"({which})" for which in WHICH if which in there)
 
     def _about_paper(self) -> str:
         base = str(self.stamp.get("base") or "")
@@ -164,7 +173,7 @@ class Table:
 
 def competes(method: str) -> bool:
     """Tell whether a row takes part in best and second best."""
-    return method != "Base" and not method.endswith("(unseen)")
+    return method != "Base" and not ASIDE.search(method)
 
 
 def printed(metric: str, value: float) -> str:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from instructedit.errors import InputError, unknown
+from instructedit.instructions.controls import WHICH, Which
 from instructedit.methods import METHODS, TRAINED, check_editor, check_options
 from instructedit.tasks import TASKS
 
-Which = Literal["seen", "unseen"]
 Editing = Literal["alone", "together", "sequence"]
 OTHERS = "others"
 """The key of ``fluency`` for every task that is not named."""
@@ -31,7 +31,8 @@ class MethodRow:
         name: the row of the table; the method's usual name where there is none.
         editor: the folder of a trained editor, for ke, mend and instructedit.
         options: the method's own settings.
-        instructions: seen, unseen or both, a row each; null for none, but for instructedit, which then has both.
+        instructions: seen, unseen and the controls wrong, shuffled, filler and empty, a row each; null for none, but
+            for instructedit, which then has seen and unseen.
         batch: edits made at once; null for the evaluation's.
     """
 
@@ -153,7 +154,10 @@ def make_rows(settings: Settings) -> list[Row]:
         check_editor(source.method, source.editor)
         options = check_options(source.method, source.options)
         if source.method == "instructedit" and None in source.asked_with:
-            raise InputError(f"{source.label} needs instructions: seen, unseen or both. Leave the key out for both.")
+            raise InputError(
+                f"{source.label} needs instructions: one or more of {', '.join(WHICH)}. "
+                "Leave the key out for seen and unseen."
+            )
         for which in source.asked_with:
             name = source.label if which is None else f"{source.label} ({which})"
             if settings.editing == "alone" or source.method == "none":

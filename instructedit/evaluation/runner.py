@@ -19,8 +19,8 @@ from instructedit.evaluation.generated import Generated, GeneratedText, check_ro
 from instructedit.evaluation.greedy import BeforeCache
 from instructedit.evaluation.metrics import METRICS, NAMES
 from instructedit.evaluation.questions import questions_of
-from instructedit.instructions.pools import InstructionPool, pool_for
-from instructedit.instructions.rendering import seen_instruction, unseen_instruction
+from instructedit.instructions.controls import Which, instruction_for
+from instructedit.instructions.pools import InstructionPool
 from instructedit.metatrain import Stage
 from instructedit.methods.base import Edit, EditMethod
 from instructedit.methods.several import edit_in_sequence, edit_together
@@ -46,25 +46,25 @@ class _Shared:
 def dress(
     examples: Sequence[EditExample],
     pools: Mapping[str, InstructionPool] | None,
-    which: Literal["seen", "unseen"] | None,
+    which: Which | None,
 ) -> list[EditExample]:
     """Put instructions into examples: in front of the request and of every probe that takes one.
 
     Args:
         examples: examples without instructions.
-        pools: the instruction pools; needed where ``which`` is given.
-        which: the seen instruction of each record, chosen by its id; the one no training shows; or
-            None, which leaves the examples as they are.
+        pools: the instruction pools; needed where ``which`` is given and not ``empty``.
+        which: the seen instruction of each record, chosen by its id; the one no training shows; a control; or None.
+            None and ``empty`` leave the examples as they are. A method that has pools of its own puts the seen
+            instruction in front of bare requests; ``empty`` asks its ``HyperMethod.bare()``.
 
     Raises:
-        InputError: a task has no pool, a placeholder no slot, or there are no pools at all.
+        InputError: a task has no pool, a placeholder no slot, a control cannot be made, or there are no pools at all.
     """
-    if which is None:
+    if which is None or which == "empty":
         return list(examples)
     if pools is None:
         raise InputError(f"No instruction pools were given for the {which} instructions. Name their file or folder.")
-    choose = seen_instruction if which == "seen" else unseen_instruction
-    return [example.instructed(choose(pool_for(pools, example.request.task), example.request)) for example in examples]
+    return [example.instructed(instruction_for(which, pools, example.request)) for example in examples]
 
 
 def evaluate(

@@ -20,10 +20,12 @@ from instructedit.evaluation.plan import MethodRow, Row, Settings, row_settings,
 from instructedit.evaluation.questions import questions_of
 from instructedit.evaluation.runner import dress, evaluate
 from instructedit.evaluation.selection import Selection, check_sizes, select
+from instructedit.instructions.controls import FILLER, Which
 from instructedit.instructions.pools import DEFAULT_POOLS, InstructionPool, load_pools, pool_for
 from instructedit.metatrain import Stage
 from instructedit.methods import build_method
 from instructedit.methods.base import EditMethod
+from instructedit.methods.hyper import HyperMethod
 from instructedit.records import EditExample
 
 Pools = Mapping[str, InstructionPool]
@@ -37,7 +39,7 @@ class Work:
         settings: what was asked for.
         rows: the rows of the table.
         selections: by task, the records asked.
-        pools: by row, its instruction pools, where it has instructions.
+        pools: by row, its instruction pools, where an instruction or a control is made of them.
         decided: by row and task, everything that decides the numbers.
     """
 
@@ -64,14 +66,13 @@ class Work:
         selections = {task: select(settings, task) for task in settings.tasks}
         for selection in selections.values():
             check_sizes(rows, selection)
-        pools = {row.name: _pools(row, settings) for row in rows if row.which is not None}
+        pools = {row.name: _pools(row, settings) for row in rows if row.which not in (None, "empty")}
         editors = {
             row.source.editor: _weights(row.source, fingerprint, settings.held_out) for row in rows if row.source.editor
         }
         decided = {}
         for row in rows:
             for task, selection in selections.items():
-                pool = settings_hash(asdict(pool_for(pools[row.name], task))) if row.which is not None else None
                 decided[row.name, task] = row_settings(
                     row,
                     settings,
@@ -80,7 +81,7 @@ class Work:
                     greedy=len(selection.greedy),
                     fluency=len(selection.fluency),
                     editor=editors[row.source.editor] if row.source.editor else None,
-                    pool=pool,
+                    pool=pool_hash(row.which, pools.get(row.name), task),
                 )
         return cls(settings, tuple(rows), selections, pools, decided)
 
@@ -136,6 +137,8 @@ def carry_out(
     before = BeforeCache()
     for number, row in enumerate(rows):
         method, stage = methods[id(row.source)]
+        if row.which == "empty" and isinstance(method, HyperMethod):
+            method = method.bare()
         for portion in (portion for portion in missing if portion.row == row.name):
             start = time.perf_counter()
             selection = work.selections[portion.task]
@@ -192,6 +195,16 @@ def _pools(row: Row, settings: Settings) -> Pools:
         if own is not None:
             return own
     return load_pools(settings.instructions or DEFAULT_POOLS)
+
+
+def pool_hash(which: Which | None, pools: Pools | None, task: str) -> str | None:
+    """Hash everything the texts in front of a task's inputs are made of, apart from the records; None for nothing."""
+    if pools is None:
+        return None
+    own = asdict(pool_for(pools, task))
+    if which == "wrong":
+        return settings_hash([own, {name: asdict(pool) for name, pool in pools.items()}])
+    return settings_hash([own, FILLER] if which == "filler" else own)
 
 
 def _weights(source: MethodRow, fingerprint: str, held_out: Sequence[str]) -> str:

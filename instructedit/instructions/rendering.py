@@ -25,6 +25,15 @@ def render(pool: InstructionPool, description: str, slots: Mapping[str, str]) ->
     Raises:
         InputError: a placeholder has no slot, or an empty one.
     """
+    return framed(pool.label, filled(pool, description, slots))
+
+
+def filled(pool: InstructionPool, description: str, slots: Mapping[str, str]) -> str:
+    """Return a description with its placeholders filled, without the frame.
+
+    Raises:
+        InputError: a placeholder has no slot, or an empty one.
+    """
 
     # One pass over the description, so that brackets inside a slot's value are left as they are.
     def fill(match: re.Match[str]) -> str:
@@ -36,7 +45,7 @@ def render(pool: InstructionPool, description: str, slots: Mapping[str, str]) ->
             )
         return value
 
-    return framed(pool.label, PLACEHOLDER.sub(fill, description))
+    return PLACEHOLDER.sub(fill, description)
 
 
 def framed(label: str, description: str) -> str:
@@ -46,7 +55,12 @@ def framed(label: str, description: str) -> str:
 
 def seen_instruction(pool: InstructionPool, request: EditRequest) -> str:
     """Return the trained-on instruction a record is evaluated with: always the same one for the same id."""
-    return _rendered(pool, request, stable_hash("seen", request.id))
+    return render(pool, seen_description(pool, request), request.slots)
+
+
+def seen_description(pool: InstructionPool, request: EditRequest) -> str:
+    """Return the description of a record's seen instruction, placeholders open."""
+    return _drawn(pool, stable_hash("seen", request.id))
 
 
 def unseen_instruction(pool: InstructionPool, request: EditRequest) -> str:
@@ -62,8 +76,8 @@ def training_instruction(pool: InstructionPool, request: EditRequest, draw: int)
         request: the record's request; its id and slots are used.
         draw: any integer, usually `Draw.seed` of the sampler.
     """
-    return _rendered(pool, request, stable_hash("training", request.id, str(draw)))
+    return render(pool, _drawn(pool, stable_hash("training", request.id, str(draw))), request.slots)
 
 
-def _rendered(pool: InstructionPool, request: EditRequest, number: int) -> str:
-    return render(pool, pool.seen[number % len(pool.seen)], request.slots)
+def _drawn(pool: InstructionPool, number: int) -> str:
+    return pool.seen[number % len(pool.seen)]

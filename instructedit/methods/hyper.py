@@ -121,6 +121,10 @@ class HyperMethod:
             gradients = request_gradients(self.editor, self.stage, rows, len(requests))
             return HyperEdit(base, request_updates(self.editor, self.stage, gradients, instructed))
 
+    def bare(self) -> "HyperMethod":
+        """Return the method without its pools: a request without an instruction is edited in as it is."""
+        return HyperMethod(self.editor, self.stage, self.name)
+
     def instructed(self, request: EditRequest) -> EditRequest:
         """Return the request as it is edited in: with the seen instruction of its task's pool where it has none.
 

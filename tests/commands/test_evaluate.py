@@ -13,6 +13,7 @@ import pytest
 
 from instructedit.base import Base
 from instructedit.base.loading import base_fingerprint
+from instructedit.instructions.controls import CONTROLS, WHICH
 from instructedit.provenance import Revision
 from tests.commands.conftest import CLEAN, OUT, Evaluate
 
@@ -201,6 +202,32 @@ def test_a_comparison_is_printed_and_written(evaluate: Evaluate, capsys: pytest.
     assert evaluate("--against", "mend") == 0
     out = capsys.readouterr().out
     assert "InstructEdit (seen)" in (OUT / "against.md").read_text() and str(OUT / "against.md") in out
+
+
+@pytest.mark.slow
+def test_controls_are_added_to_a_finished_folder_and_empty_is_the_editor_without_instructions(
+    evaluate: Evaluate, place: Path
+) -> None:
+    """The place's two editors are one: MEND has no pools, InstructEdit has."""
+    assert evaluate() == 0
+    before = lines(OUT)
+    editor = {"method": "instructedit", "editor": str(place / "instructedit"), "instructions": list(WHICH)}
+    methods = [{"method": "none"}, {"method": "mend", "editor": str(place / "mend")}, editor]
+    assert evaluate(methods=methods) == 0
+    assert set(before) < set(lines(OUT))
+    values: dict[str, list[tuple[str, str, float]]] = {}
+    for row in rows(OUT):
+        values.setdefault(row["method"], []).append((row["id"], row["metric"], row["value"]))
+    assert set(values) == {*ROWS, *(f"InstructEdit ({which})" for which in CONTROLS)}
+    assert values["InstructEdit (empty)"] == values["MEND"]
+    prompts: dict[str, set[str]] = {}
+    for text in map(json.loads, (OUT / "texts.jsonl").read_text(encoding="utf-8").splitlines()):
+        prompts.setdefault(text["method"], set()).add(text["prompt"])
+    assert prompts["InstructEdit (empty)"] == prompts["MEND"] == prompts["Base"]
+    instructed = [prompts[f"InstructEdit ({which})"] - prompts["Base"] for which in WHICH if which != "empty"]
+    assert all(instructed) and sum(map(len, instructed)) == len(set().union(*instructed))
+    table = (OUT / "table.md").read_text()
+    assert all(f"InstructEdit ({which})" in table for which in CONTROLS)
 
 
 @pytest.mark.parametrize(("editing", "how"), [("together", "together"), ("sequence", "in sequence")])

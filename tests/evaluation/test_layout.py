@@ -12,6 +12,8 @@ from instructedit.evaluation.layout import FOOTNOTES, Table, make_table
 from instructedit.evaluation.tables import Line
 from instructedit.records import Outcome
 
+HOW = ("together", "in sequence")
+
 
 def line(method: str, task: str = "recent", **means: float) -> Line:
     cells = {metric: Estimate(mean, mean - 0.01, mean + 0.01, 4) for metric, mean in means.items()}
@@ -44,6 +46,19 @@ def test_base_and_rows_with_unseen_instructions_do_not_compete() -> None:
         line("MEND", reliability=0.7),
     ]
     assert marks(*lines) == {"InstructEdit (seen)": "best", "MEND": "second"}
+
+
+def test_rows_of_controls_do_not_compete_however_many_edits_they_hold() -> None:
+    lines = [line(f"InstructEdit ({which})", reliability=0.9) for which in ("wrong", "shuffled", "filler", "empty")]
+    lines += [
+        line(f"InstructEdit ({which}), 10 {how}", reliability=0.9) for which in ("empty", "unseen") for how in HOW
+    ]
+    assert marks(*lines) == {}
+    rivals = [line("InstructEdit (seen), 10 together", reliability=0.8), line("Mine (empty) too", reliability=0.7)]
+    assert marks(*lines, *rivals) == {"InstructEdit (seen), 10 together": "best", "Mine (empty) too": "second"}
+    told = " ".join(Table((*lines[:2], *rivals)).notes("bold", "italic"))
+    assert "rows named (unseen) or (wrong) or (shuffled) do not compete" in told
+    assert "rows named (unseen) do not compete" in " ".join(Table(tuple(rivals)).notes("bold", "italic"))
 
 
 def test_equal_values_share_a_mark_as_they_are_printed() -> None:

@@ -1,5 +1,8 @@
 """The plan: rows and their names, what decides a number, and which records are asked."""
 
+import gzip
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from instructedit.checkpoints import EditorCard, save_editor
 from instructedit.errors import InputError
 from instructedit.evaluation.plan import (
     MethodRow,
+    Row,
     Settings,
     find_row,
     find_rows,
@@ -18,11 +22,15 @@ from instructedit.evaluation.plan import (
 )
 from instructedit.evaluation.progress import EditProgress
 from instructedit.evaluation.selection import check_sizes, select
+from instructedit.evaluation.work import pool_hash
+from instructedit.instructions.controls import WHICH, Which
 from instructedit.instructions.pools import load_pools
 from instructedit.records import EditExample, EditRequest, Probe
 from instructedit.tasks.choice import stable_sample
 from instructedit.tasks.prepared import write_prepared
 from tests.core import editor_on
+
+RESULTS = Path(__file__).parents[2] / "results/table3-smollm2"
 
 
 def settings(*methods: MethodRow, **changes: Any) -> Settings:
@@ -78,6 +86,49 @@ def test_everything_that_decides_a_number_changes_the_hash() -> None:
     others += [decided(plain, fluency_tokens=9), decided(MethodRow("none", instructions=["seen"]))]
     others += [decided(MethodRow("none", batch=3))]
     assert same not in others and len(set(others)) == len(others)
+
+
+def test_controls_are_rows_and_two_of_one_name_are_refused(instructed: str) -> None:
+    every = list(WHICH)
+    method = MethodRow("instructedit", editor=instructed, instructions=every)
+    assert names(settings(method)) == [f"InstructEdit ({which})" for which in every]
+    with pytest.raises(InputError, match=r"Two rows are called 'InstructEdit \(wrong\)'"):
+        names(settings(MethodRow("instructedit", editor=instructed, instructions=["wrong", "wrong"])))
+    with pytest.raises(InputError, match="needs instructions: one or more of seen, .*, empty"):
+        names(settings(MethodRow("instructedit", editor=instructed, instructions=[])))
+
+
+def test_the_committed_rows_of_seen_and_unseen_instructions_keep_their_hashes() -> None:
+    """A results folder of before the controls goes on."""
+    known = json.loads((RESULTS / "run.json").read_text())["settings"]
+    made: dict[tuple[str, str], set[str]] = {}
+    with gzip.open(RESULTS / "rows.jsonl.gz", "rt", encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            made.setdefault((row["method"], row["task"]), set()).add(row["config"])
+    pools = load_pools()
+    whiches: tuple[Which | None, ...] = ("seen", "unseen", None)
+    for which in whiches:
+        name = f"InstructEdit ({which})" if which else "MEND"
+        for task, was in known[name].items():
+            asked = settings(dtype=was["dtype"], seed=was["seed"], fluency_tokens=was["fluency_tokens"])
+            row = Row(name, MethodRow("instructedit" if which else "mend"), which, was["editing"], was["chunk"])
+            pool = pool_hash(which, pools if which else None, task)
+            facts = {key: was[key] for key in ("data", "greedy", "fluency", "editor")}
+            now = row_settings(row, asked, fingerprint=was["base"], pool=pool, **facts)
+            assert now == was
+            assert {settings_hash(now)} == made[name, task]
+
+
+def test_what_a_control_is_made_of_changes_its_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = load_pools()
+    longer = pools | {"mine": replace(pools["zsre"], task="mine")}
+    own = {which: pool_hash(which, pools, "recent") for which in WHICH}
+    more = {which: pool_hash(which, longer, "recent") for which in WHICH}
+    assert [which for which in WHICH if own[which] != more[which]] == ["wrong"]
+    monkeypatch.setattr("instructedit.evaluation.work.FILLER", ("Something else.",))
+    other = {which: pool_hash(which, pools, "recent") for which in WHICH}
+    assert [which for which in WHICH if own[which] != other[which]] == ["filler"]
+    assert pool_hash("empty", None, "recent") is None
 
 
 def test_a_default_that_is_written_out_is_the_same_settings() -> None:

@@ -278,6 +278,30 @@ def test_dress_puts_instructions_where_they_belong() -> None:
         dress(EXAMPLES, None, "seen")
 
 
+def test_dress_puts_controls_where_instructions_belong() -> None:
+    other = InstructionPool("other", "Another task", tuple(f"Count to {n} backwards." for n in range(10)))
+    pools = {"facts": POOL, "other": other}
+    texts = set()
+    for which in ("wrong", "shuffled", "filler"):
+        for each in dress(EXAMPLES, pools, which):  # type: ignore[arg-type]
+            assert each.request.instruction
+            assert all(p.instruction == ("" if p.kind == "locality" else each.request.instruction) for p in each.probes)
+            texts.add(each.request.instruction)
+    assert not texts & {e.request.instruction for which in ("seen", "unseen") for e in dress(EXAMPLES, pools, which)}  # type: ignore[arg-type]
+    assert dress(EXAMPLES, None, "empty") == list(EXAMPLES)
+
+
+def test_a_bare_method_puts_no_instruction_in(tiny_gpt2_base: Base) -> None:
+    stage = Stage.of(tiny_gpt2_base, 2)
+    editor = editor_for(tiny_gpt2_base, stage, EXAMPLES)
+    with_pools = HyperMethod(editor, stage, "InstructEdit", {"facts": POOL})
+    empty = dress(EXAMPLES, with_pools.pools, "empty")
+    bare = evaluate(with_pools.bare(), stage, empty)
+    assert bare == evaluate(HyperMethod(editor, stage, "InstructEdit"), stage, EXAMPLES)
+    assert bare != evaluate(with_pools, stage, empty)
+    assert with_pools.pools == {"facts": POOL}
+
+
 def test_requests_without_instruction_get_the_seen_one(tiny_gpt2_base: Base) -> None:
     stage = Stage.of(tiny_gpt2_base, 2)
     editor = editor_for(tiny_gpt2_base, stage, EXAMPLES)
