@@ -2,8 +2,8 @@
 
 Each control keeps one thing and takes another away: ``wrong`` keeps a well-made instruction, of another task;
 ``shuffled`` keeps the words and takes their order; ``filler`` keeps the frame and the length and says nothing of any
-task; ``empty`` takes everything. All are chosen by hashes of the record's id. The issue asks for the first, second and
-last (is it the instruction or the longer prompt?); the paper has none of them.
+task; ``empty`` takes everything. All are chosen by hashes of the record's id. Together they tell whether it is the
+instruction that helps or the longer prompt; the paper has none of them.
 """
 
 from collections.abc import Mapping
