@@ -16,7 +16,7 @@ DEMO := demo-recent,demo-counterfact,demo-convsent,demo-zsre
 
 PYTEST := $(BIN)/python -m pytest --durations=5
 
-.PHONY: help setup check lint types test-fast test test-all test-torch train format clean
+.PHONY: help setup check lint types test-fast test test-all test-torch train reproduce format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,13 @@ test-torch: setup.cfg constraints.txt ## the step's tests under another torch, i
 train: $(STAMP) ## meta-train the demo editor and print its table (some 10 to 25 minutes on 2 cores)
 	$(BIN)/instructedit prepare --source demo --out data/demo --tasks $(DEMO)
 	$(BIN)/instructedit fit --config configs/experiment/demo.yaml --config configs/trainer/cpu.yaml
+
+# --- the paper's study -------------------------------------------------------------------------------------------
+KNOWEDIT := $(or $(INSTRUCTEDIT_KNOWEDIT),hub)
+STUDY ?= configs/study/smollm2-135m.yaml
+reproduce: $(STAMP) ## the paper's study on SmolLM2-135M, run by run (many hours on 2 cores; stop it, it goes on)
+	@test -d data/prepared/zsre || $(BIN)/instructedit prepare --source '$(KNOWEDIT)' --out data/prepared --tasks recent,counterfact,convsent,zsre
+	$(BIN)/instructedit reproduce --study $(STUDY)
 
 # --- housekeeping ------------------------------------------------------------------------------------------------
 format: $(STAMP) ## format the code and apply the linter's safe fixes
