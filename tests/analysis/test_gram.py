@@ -36,7 +36,9 @@ def test_both_ways_give_the_products_of_the_formed_matrices(way: Way, block: int
 def test_the_matrix_that_cancels_itself_is_zero() -> None:
     row = torch.ones(1, 3)
     factors = Factors(torch.cat([row, row, row]), torch.cat([row, -row, row]), [2, 1])
-    torch.testing.assert_close(gram(factors, way="slabs"), torch.diag(torch.tensor([0.0, 9.0]).double()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        gram(factors, way="slabs"), torch.diag(torch.tensor([0.0, 9.0]).double()), atol=1e-5, rtol=0
+    )
 
 
 def test_joined_lists_and_what_follows_from_a_table() -> None:
