@@ -57,16 +57,25 @@ class Collected:
     tables: Mapping[str, Tensor]
 
 
+def check_choice(tasks: Sequence[str], records: int) -> None:
+    """Refuse what cannot be told apart, before a file is read.
+
+    Raises:
+        InputError: there are fewer than 2 tasks, one is there twice, or there are fewer than 2 records of each.
+    """
+    if len(set(tasks)) < 2 or len(set(tasks)) < len(tasks):
+        raise InputError(f"--tasks is {', '.join(tasks) or 'empty'}. Name 2 or more different tasks to tell apart.")
+    if records < 2:
+        raise InputError(f"--records is {records}. Set it to 2 or more.")
+
+
 def choose_records(data: str, tasks: Sequence[str], records: int, seed: int = 0) -> dict[str, list[EditExample]]:
     """Choose so many test records of each task by a hash of their ids: at seed 0 those that `evaluate` asks.
 
     Raises:
         InputError: there are fewer than 2 tasks, or a task is not prepared or has fewer than 2 test records.
     """
-    if len(set(tasks)) < 2 or len(set(tasks)) < len(tasks):
-        raise InputError(f"--tasks is {', '.join(tasks) or 'empty'}. Name 2 or more different tasks to tell apart.")
-    if records < 2:
-        raise InputError(f"--records is {records}. Set it to 2 or more.")
+    check_choice(tasks, records)
     chosen = {}
     for task in tasks:
         examples = read_prepared(data, task, "test")

@@ -63,8 +63,8 @@ def parse_editors(given: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[
     """
     found: dict[str, dict[str, str]] = {}
     for words in given:
-        name, equals, value = words.partition("=")
-        if not (name.strip() and equals and value.strip()):
+        name, equals, value = (part.strip() for part in words.partition("="))
+        if not (name and equals and value):
             raise InputError(f"--editors {words!r} is not NAME=FOLDER. Write it as in: {EXAMPLE}.")
         if name in found:
             raise InputError(f"--editors has the name {name!r} twice. Give each editor a name of its own.")
@@ -73,7 +73,7 @@ def parse_editors(given: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[
             found[name] = {task: folder for task, _, folder in parts}
             if len(found[name]) < len(parts):
                 raise InputError(f"--editors {name} names a task twice. Give one editor for each task.")
-        elif not Path(value).exists() and len(parts) > 1 and all(folder for _, _, folder in parts):
+        elif len(parts) > 1 and all(folder for _, _, folder in parts) and not Path(value).exists():
             wrong = ", ".join(task for task, _, _ in parts if task not in tasks)
             raise InputError(f"--editors {name}: {wrong} is not among --tasks ({', '.join(tasks)}). Add it there.")
         else:

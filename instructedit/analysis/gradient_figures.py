@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from instructedit.analysis.collect import ALL_SITES, KINDS, Kind
 from instructedit.analysis.gradients import EXPLAINED, Findings, Picture
-from instructedit.analysis.plot import BLUE, GREY, dress, looks, save
+from instructedit.analysis.plot import BLUE, GREY, dress, literal, looks, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def draw_tsne(found: Findings, folder: Path, title: str) -> list[Path]:
             # Distances of t-SNE have no unit.
             axis.set_xticks([])
             axis.set_yticks([])
-    return _finish(figure, found, folder, "tsne", f"Editing gradients by task, t-SNE of directions. {title}")
+    return _finish(figure, found, folder, "tsne", f"Editing gradients by task, t-SNE of directions\n{title}")
 
 
 def draw_explained(found: Findings, folder: Path, title: str) -> list[Path]:
@@ -47,13 +47,13 @@ def draw_explained(found: Findings, folder: Path, title: str) -> list[Path]:
             dress(axis, f"{picture.name}, {kind}", *units)
     for axis, one in zip(rows[2], _pictures(found, "raw"), strict=True):
         for kind in KINDS:
-            shares = 100 * found.explained[one.name, kind, "direction", ALL_SITES]
-            axis.plot(range(1, len(shares) + 1), shares, markersize=5, linewidth=1.5, label=kind, **_OF_KIND[kind])
+            percent = 100 * found.explained[one.name, kind, "direction", ALL_SITES]
+            axis.plot(range(1, len(percent) + 1), percent, markersize=5, linewidth=1.5, label=kind, **_OF_KIND[kind])
         dress(axis, f"{one.name}, explained", "component", "% of variance")
         axis.set_xticks(range(1, EXPLAINED + 1))
         axis.set_ylim(bottom=0)
         axis.legend(frameon=False)
-    return _finish(figure, found, folder, "components", f"Principal components of gradient directions. {title}")
+    return _finish(figure, found, folder, "components", f"Principal components of gradient directions\n{title}")
 
 
 def draw_separation(found: Findings, folder: Path, title: str) -> list[Path]:
@@ -73,11 +73,13 @@ def draw_separation(found: Findings, folder: Path, title: str) -> list[Path]:
         if measure != "purity":
             axis.axvline(0, color="black", linewidth=0.8)
         dress(axis, TITLES[measure], UNITS[measure])
-    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_yticks(range(len(names)), [literal(name) for name in names])
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    figure.suptitle(f"Separation of tasks by gradient directions; bars are 95 % intervals. {title}", fontsize=11)
+    figure.suptitle(
+        literal(f"Separation of tasks by gradient directions; bars are 95 % intervals. {title}"), fontsize=11
+    )
     return save(figure, folder, "separation")
 
 
@@ -92,7 +94,9 @@ def draw_sites(found: Findings, folder: Path, title: str) -> list[Path]:
     for axis, kind in zip(axes, KINDS, strict=True):
         for name, look in looks(names).items():
             rows = [found.row(name, kind, "silhouette", site=site).found for site in sites]
-            axis.plot(range(len(sites)), [one.value for one in rows], markersize=6, linewidth=1.5, label=name, **look)
+            axis.plot(
+                range(len(sites)), [one.value for one in rows], markersize=6, linewidth=1.5, label=literal(name), **look
+            )
             ends = [one.low for one in rows], [one.high for one in rows]
             axis.fill_between(range(len(sites)), *ends, color=look["color"], alpha=0.12, linewidth=0)
         dress(axis, f"{kind} gradients", "site", UNITS["silhouette"] if axis is axes[0] else "")
@@ -100,7 +104,7 @@ def draw_sites(found: Findings, folder: Path, title: str) -> list[Path]:
         axis.axhline(0, color="black", linewidth=0.8)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
-    figure.suptitle(f"Silhouette by site, directions; bands are 95 % intervals. {title}", fontsize=11)
+    figure.suptitle(literal(f"Silhouette by site, directions; bands are 95 % intervals. {title}"), fontsize=11)
     return save(figure, folder, "sites")
 
 
@@ -115,15 +119,23 @@ def _grid(found: Findings, rows: int) -> "tuple[Figure, Any]":
 
 def _finish(figure: "Figure", found: Findings, folder: Path, name: str, title: str) -> list[Path]:
     """Add the legend of tasks and the title, and save."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    for axis in figure.axes[1:]:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            if label not in labels and label.partition(" (")[0] in _tasks(found):
-                handles.append(handle)
-                labels.append(label)
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.suptitle(title, fontsize=11, wrap=True)
+    handles: dict[str, Any] = {}
+    for axis in figure.axes:
+        drawn = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        handles |= {task: drawn[task] for task in _tasks(found) if task in drawn}
+    told = [literal(f"{task}{_held_out(found, task)}") for task in handles]
+    figure.legend(handles.values(), told, loc="outside lower center", ncols=len(told), frameon=False)
+    figure.suptitle(literal(title), fontsize=11)
     return save(figure, folder, name)
+
+
+def _held_out(found: Findings, task: str) -> str:
+    """Say for which editors a task is held out."""
+    having = {picture.name: task in picture.held_out for picture in found.pictures if task in picture.tasks}
+    names = [name for name, held_out in having.items() if held_out]
+    if not names:
+        return ""
+    return " (held out)" if len(names) == len(having) else f" (held out: {', '.join(names)})"
 
 
 def _names(found: Findings) -> list[str]:
@@ -143,8 +155,16 @@ def _pictures(found: Findings, kind: Kind) -> list[Picture]:
 def _scatter(axis: "Axes", points: Any, picture: Picture, look: dict[str, dict[str, Any]]) -> None:
     for task in dict.fromkeys(picture.tasks):
         own = [index for index, other in enumerate(picture.tasks) if other == task]
-        label = f"{task} (held out)" if task in picture.held_out else task
-        axis.scatter(*points[own].T, s=18, alpha=0.8, linewidths=0.3, edgecolors="white", label=label, **look[task])
+        axis.scatter(
+            points[own, 0],
+            points[own, 1],
+            s=18,
+            alpha=0.8,
+            linewidths=0.3,
+            edgecolors="white",
+            label=task,
+            **look[task],
+        )
 
 
 def _whisker(axis: "Axes", found: Any, y: float, label: str | None, **look: Any) -> None:

@@ -20,6 +20,7 @@ from instructedit.analysis.collect import (
     Kind,
     Steps,
     Which,
+    check_choice,
     choose_records,
     collect,
     groups_of,
@@ -188,6 +189,7 @@ class Study:
             raise unknown("kind of instructions", which, get_args(Which))
         if batch < 1:
             raise InputError(f"--batch is {batch}. Set it to 1 or more.")
+        check_choice(tasks, records)
         named = read_editors(editors)
         examples = choose_records(data, tasks, records, options.seed)
         for one in named:

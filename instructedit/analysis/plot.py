@@ -34,6 +34,11 @@ def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
+def literal(text: str) -> str:
+    """Return a text as matplotlib shows it letter by letter: a name's dollar signs are no mathematics."""
+    return text.replace("$", r"\$")
+
+
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Inside the block figures have the shared sizes, and SVG's ids are the same each time."""
@@ -45,7 +50,7 @@ def figure_style() -> Iterator[None]:
 
 def dress(axis: "Axes", title: str = "", x: str = "", y: str = "") -> None:
     """Label an axis; with a light grid and without the frame's upper and right side."""
-    axis.set_title(title)
+    axis.set_title(literal(title))
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.grid(alpha=0.25)
@@ -61,6 +66,9 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
         name: of the files, without what follows the point.
     """
     paths = [folder / f"{name}.{suffix}" for suffix in SUFFIXES]
+    # Laid out once for both files; it takes as long as all the drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for path in paths:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
     return paths

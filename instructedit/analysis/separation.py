@@ -147,7 +147,7 @@ def _purity(distances: Numbers, resamples: Resamples, k: int) -> Numbers:
 
 
 def _share(weights: Numbers, same: Numbers, k: int) -> Numbers:
-    """Of the nearest k, copies counted, the share that is of the group; weights (m, draws), same (m,), nearest first."""
+    """Of the nearest k, copies counted, the share of the group; weights (m, draws) and same (m,), nearest first."""
     # Most draws have k neighbours among the nearest 4 k; the others need them all.
     near = min(len(weights), 4 * k)
     if near < len(weights) and (weights[:near].sum(0) < k).any():
