@@ -81,7 +81,7 @@ def test_differences_are_over_the_tasks_that_both_have(place: Path) -> None:
 
 @pytest.mark.slow
 def test_figures_of_unusual_names(place: Path, tmp_path: Path) -> None:
-    """Neither a name with two of the three tasks nor one that matplotlib or SVG would read otherwise breaks a figure."""
+    """A name with two of the three tasks is drawn, and one that matplotlib or SVG would read otherwise."""
     pytest.importorskip("matplotlib")
     mend = str(place / "mend")
     found = study(place, editors={"a $x_$ & <b>": dict.fromkeys(TASKS, mend), "two": {"recent": mend, "zsre": mend}})
