@@ -114,6 +114,11 @@ COMMANDS: dict[str, Command] = {
         "Tell what runs are doing: step, rate, time left, and why one has failed; also of SLURM jobs.",
         bare="runs",
     ),
+    "analyse": Command(
+        "instructedit.commands.analyse:analyse",
+        "The paper's analyses, a word each: how the tasks' editing gradients lie apart, and others; with figures.",
+        takes="argv",
+    ),
     "compare": Command(
         "instructedit.commands.compare:compare",
         "Compare runs: settings, test tables, ranking, curves; also from Weights & Biases, and upload offline runs.",
@@ -162,12 +167,12 @@ def run(argv: Sequence[str]) -> None:
     elif name not in COMMANDS:
         raise unknown("command", name, COMMANDS, "`instructedit --help` says what each does.")
     elif COMMANDS[name].saves or MAX_REQUEUES not in os.environ:
-        _run_command(name, COMMANDS[name], rest)
+        run_command(name, COMMANDS[name], rest)
     else:
         from instructedit.scheduling.requeue import ended_well, ends_on_signals
 
         with ends_on_signals():
-            _run_command(name, COMMANDS[name], rest)
+            run_command(name, COMMANDS[name], rest)
         ended_well()
 
 
@@ -206,10 +211,17 @@ _EXTRA_OF = {
 }
 
 
-def _run_command(name: str, command: Command, argv: list[str]) -> None:
+def run_command(name: str, command: Command, argv: list[str]) -> None:
+    """Run a row of this table, or of a command's own.
+
+    Args:
+        name: the words it is called by.
+        command: the row.
+        argv: its arguments.
+    """
     for flag, other in command.instead.items():
         if flag in argv:
-            _run_command(f"{name} {flag}", other, [argument for argument in argv if argument != flag])
+            run_command(f"{name} {flag}", other, [argument for argument in argv if argument != flag])
             return
     if command.takes == "argv":
         resolve(command.target)(argv)

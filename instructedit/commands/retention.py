@@ -3,7 +3,6 @@
 Knows flags and what is told. What is measured, `instructedit.editing.retention` knows; the files, `editing.curve` does.
 """
 
-import importlib.util
 import json
 import time
 from collections.abc import Sequence
@@ -127,6 +126,7 @@ def _retention(
 
 def _check(editor: str, data: str, task: str, out: str, how: Sequence[str]) -> None:
     """Refuse what needs no weights to be refused."""
+    from instructedit.analysis.plot import check_installed
     from instructedit.editing.flags import check_out
 
     if not editor:
@@ -140,11 +140,7 @@ def _check(editor: str, data: str, task: str, out: str, how: Sequence[str]) -> N
     if Path(data).is_dir() and not task:
         raise InputError("--task is missing. Say whose test records of --data are edited in, such as counterfact.")
     check_out(Path(out), folder=True)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError(
-            "The picture needs the package 'matplotlib', which is not installed. "
-            "Run `pip install 'instructedit[analysis]'`."
-        )
+    check_installed()
 
 
 def _records(data: str, task: str) -> "tuple[list[EditExample], dict[str, str]]":

@@ -12,23 +12,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instructedit.analysis.plot import BLUE, GREY, SUFFIXES, VERMILION, dress, figure_style, save
 from instructedit.editing.retention import WAYS, Point, Way
 from instructedit.evaluation.intervals import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TABLE, LINES, PICTURES = "retention.csv", "rows.jsonl", ("retention.png", "retention.svg")
+TABLE, LINES, PICTURE = "retention.csv", "rows.jsonl", "retention"
+PICTURES = tuple(f"{PICTURE}.{suffix}" for suffix in SUFFIXES)
 
 MEASURES = ("retention", "exact", "first_tenth", "unchanged", "kl")
 
 LABELS: Mapping[Way, str] = {"alone": "each alone", "together": "together", "sequence": "one after another"}
 _LOOKS: Mapping[Way, dict[str, Any]] = {
-    "alone": {"color": "0.55", "linestyle": "--", "marker": ""},
-    "together": {"color": "#0072b2", "marker": "o"},
-    "sequence": {"color": "#d55e00", "marker": "s"},
+    "alone": {"color": GREY, "linestyle": "--", "marker": ""},
+    "together": {"color": BLUE, "marker": "o"},
+    "sequence": {"color": VERMILION, "marker": "s"},
 }
-"""Blue and vermilion are told apart with any colour vision."""
 
 LEAST_KL = 1e-3
 """In nats; what is below is drawn there, on a logarithmic axis."""
@@ -70,10 +71,9 @@ def draw(points: Sequence[Point], folder: Path, title: str) -> list[Path]:
         folder: where the pictures go.
         title: what was edited and by what.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "instructedit", "font.size": 10, "axes.titlesize": 11}):
+    with figure_style():
         figure = Figure(figsize=(11, 3.9), layout="constrained")
         axes = figure.subplots(1, 3)
         for way in WAYS:
@@ -92,10 +92,7 @@ def draw(points: Sequence[Point], folder: Path, title: str) -> list[Path]:
         axes[2].yaxis.set_major_formatter("{x:g}")
         axes[0].legend(frameon=False, loc="best")
         figure.suptitle(title, fontsize=11)
-        for name in PICTURES:
-            plain = {"Date": None} if name.endswith("svg") else {"Software": None}
-            figure.savefig(folder / name, dpi=150, metadata=plain)
-    return [folder / name for name in PICTURES]
+        return save(figure, folder, PICTURE)
 
 
 _TITLES = ("Edits still answered", "Unrelated answers unchanged", "Drift of unrelated answers")
@@ -119,11 +116,7 @@ def _dress(axis: "Axes", counts: Sequence[int], title: str, unit: str) -> None:
     axis.set_xscale("log")
     axis.set_xticks(counts, [str(n) for n in counts])
     axis.minorticks_off()
-    axis.set_xlabel("edits in one base")
-    axis.set_ylabel(unit)
-    axis.set_title(title)
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    dress(axis, title, "edits in one base", unit)
 
 
 def _ends(found: Estimate | None) -> tuple[float, float, float]:

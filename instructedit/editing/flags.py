@@ -99,7 +99,7 @@ def check_out(path: Path, folder: bool) -> None:
         InputError: it is the other one, or what it lies in cannot be written.
     """
     if folder and path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file. With --how alone it is a folder: choose another name.")
+        raise InputError(f"--out {path} is a file, and what is written needs a folder. Choose another name.")
     if not folder and path.is_dir():
         raise InputError(f"--out {path} is a folder. Name a file, such as {path / 'edit.safetensors'}.")
     place = path if folder else path.parent

@@ -10,15 +10,15 @@ from instructedit.cli import COMMANDS, Command, resolve
 from instructedit.errors import InputError
 from instructedit.scheduling.schema import FILE
 
-NOT_SUBMITTED = ("submit", "status", "compare", "push", "export")
-"""Commands that nobody would hand to a scheduler, or whose arguments are no settings."""
+NOT_LISTED = ("submit", "status", "compare", "push", "export", "analyse")
+"""Commands that nobody would hand to a scheduler, or whose arguments are no settings: analyse's begin with a word."""
 
 
 def make_schema() -> dict[str, dict[str, Any]]:
     """The settings of each command by their names, as schema.json holds them."""
     found = {}
     for name, command in COMMANDS.items():
-        if name in NOT_SUBMITTED:
+        if name in NOT_LISTED:
             continue
         for flag, other in command.instead.items():
             if other.takes == "argv":

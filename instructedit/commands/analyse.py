@@ -1,0 +1,56 @@
+"""The command ``analyse``: a table of analyses, each a word of its own behind it, loaded when it is called.
+
+Knows the analyses' names. A row is a `Command` as in `instructedit.cli`, so an analysis is a typed function, or takes
+its arguments itself; what it measures, `instructedit.analysis` knows.
+"""
+
+from collections.abc import Sequence
+
+from instructedit.cli import Command, run_command
+from instructedit.errors import InputError, unknown
+
+ANALYSES: dict[str, Command] = {
+    "gradients": Command(
+        "instructedit.commands.analyses.gradients:gradients",
+        "How far the tasks' editing gradients lie apart, raw and as each editor transforms them (Figure 4a).",
+        takes="argv",
+    ),
+}
+
+
+def help_text() -> str:
+    """What ``instructedit analyse --help`` prints: one line per analysis."""
+    width = max(map(len, ANALYSES))
+    rows = [f"  {name:<{width}}  {analysis.summary}" for name, analysis in ANALYSES.items()]
+    return "\n".join(
+        [
+            "usage: instructedit analyse ANALYSIS [--flags]",
+            "",
+            "The paper's analyses: figures as PNG and SVG, numbers as CSV, seeds fixed. See docs/analyse.md.",
+            "",
+            "analyses:",
+            *rows,
+            "",
+            "`instructedit analyse ANALYSIS --help` lists its flags.",
+        ]
+    )
+
+
+def analyse(argv: Sequence[str]) -> None:
+    """Run one analysis.
+
+    Args:
+        argv: its name and its flags; see ``instructedit analyse --help``.
+
+    Raises:
+        InputError: there is no such analysis, or it refused its input.
+    """
+    if not argv:
+        raise InputError(f"Which analysis? Name one of {', '.join(ANALYSES)}; `instructedit analyse --help` says more.")
+    name, *rest = argv
+    if name in ("-h", "--help", "help"):
+        print(help_text())
+    elif name not in ANALYSES:
+        raise unknown("analysis", name, ANALYSES, "`instructedit analyse --help` says what each shows.")
+    else:
+        run_command(f"analyse {name}", ANALYSES[name], rest)

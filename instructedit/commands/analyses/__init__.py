@@ -1,0 +1,1 @@
+"""One file per analysis of ``instructedit analyse``; the table is `instructedit.commands.analyse`."""
