@@ -62,6 +62,30 @@ SEEN_TO_UNSEEN: Mapping[tuple[str, str, str], tuple[float, float]] = {
 """InstructEdit with an instruction it was trained with, and with the tenth one; no other task or base is published."""
 
 
+TRANSFER_DROPS: Mapping[tuple[str, str, str], float] = {
+    ("recent", "counterfact", "reliability"): 25.50,
+    ("recent", "counterfact", "generalization"): 21.34,
+    ("recent", "counterfact", "portability"): 7.33,
+    ("zsre", "counterfact", "reliability"): 25.26,
+    ("zsre", "counterfact", "generalization"): 18.36,
+    ("zsre", "counterfact", "portability"): 4.79,
+    ("recent", "zsre", "reliability"): 86.40,
+    ("recent", "zsre", "generalization"): 91.33,
+    ("recent", "zsre", "portability"): 0.60,
+    ("counterfact", "zsre", "reliability"): 56.31,
+    ("counterfact", "zsre", "generalization"): 64.90,
+    ("counterfact", "zsre", "portability"): 1.35,
+}
+"""How far a MEND trained on the first task alone is below one trained on the second, on the second (GPT2-XL)."""
+
+MORE_TASKS: Mapping[str, tuple[float, float, float]] = {
+    "zsre": (6.0, 49.0, 82.0),
+    "counterfact": (23.0, 82.0, 81.0),
+    "recent": (72.0, 85.0, 85.0),
+}
+"""Reliability of InstructEdit trained on one, two and three tasks, read off Figure 4(c), within 3 (GPT2-XL)."""
+
+
 @dataclass(frozen=True)
 class PaperCell:
     """One published number.
@@ -127,3 +151,25 @@ def headline_gain(base: str, held_out: bool) -> float:
         if of == base and metric == "reliability" and (held_out or task != HELD_OUT)
     ]
     return sum(gains) / len(gains)
+
+
+TRANSFER_OWN: Mapping[tuple[str, str], float] = {
+    ("counterfact", "reliability"): 84.62,
+    ("counterfact", "generalization"): 46.01,
+    ("counterfact", "portability"): 42.46,
+    ("zsre", "reliability"): 96.62,
+    ("zsre", "generalization"): 94.60,
+    ("zsre", "portability"): 48.85,
+}
+"""What an editor of one task has on that task in the paper; ``TRANSFER_DROPS`` says how far others are below it."""
+
+
+def paper_transfer(trained: str, task: str, metric: str) -> float | None:
+    """Return the paper's number of an editor of one task on a task, in percent; None where it has none.
+
+    >>> paper_transfer("counterfact", "counterfact", "reliability"), paper_transfer("recent", "zsre", "reliability")
+    (84.62, 10.22)
+    """
+    own = TRANSFER_OWN.get((task, metric))
+    drop = 0.0 if trained == task else TRANSFER_DROPS.get((trained, task, metric))
+    return None if own is None or drop is None else round(own - drop, 2)

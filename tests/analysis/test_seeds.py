@@ -1,6 +1,6 @@
 """Intervals over seeds and records: against the truth of synthetic runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from instructedit.evaluation.intervals import estimate
 from instructedit.records import Outcome
 
 
-def run(values: Sequence[float], row: str = "A", task: str = "recent", metric: str = "reliability") -> list[Outcome]:
+def run(values: Iterable[float], row: str = "A", task: str = "recent", metric: str = "reliability") -> list[Outcome]:
     return [Outcome(f"{task}-{n}", task, row, metric, float(value)) for n, value in enumerate(values)]
 
 
