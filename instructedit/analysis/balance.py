@@ -38,7 +38,7 @@ def balance(study: Study, results: Results, out: Path, plan: str = "PLAN") -> Fi
 
 
 def _numbers(sweep: Sweep, parts: Sequence[Part]) -> list[Number]:
-    """Every part's values by task and in the mean over those trained on, each followed by its difference to the first."""
+    """Every part's values by task and in the means, each followed by its difference to the first part's."""
     numbers = []
     several = {name: tasks for name, tasks in split(sweep.study).items() if len(tasks) > 1}
     for part in parts:
@@ -65,16 +65,17 @@ def _panels(found: Findings, study: Study, parts: Sequence[Part]) -> "Figure":
     # The held-out task is what it is about.
     tasks = [*study.held_out, *(task for task in study.tasks if task not in study.held_out)]
     figure = Figure(figsize=(10.5, 1.9 + 0.8 * len(parts)), layout="constrained")
-    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(tasks), sharex=True, sharey=True, squeeze=False)[0]
+    series = {metric: METRIC_LOOKS[metric] for metric in METRICS_SHOWN}
+    missing = [part.label for part in parts if set(part.runs) <= set(found.missing)]
     labels = [f"{part.label}\n{shares(study, part)}" for part in parts]
     for axis, task in zip(axes, tasks, strict=True):
         dress(axis, f"{task} (held out)" if task in study.held_out else task, "%")
         values = {
             (part.label, metric): found.find(part.label, task, metric) for part in parts for metric in METRICS_SHOWN
         }
-        forest(axis, [part.label for part in parts], {name: METRIC_LOOKS[name] for name in METRICS_SHOWN}, values, labels)
-        axis.margins(x=0.1)
-    legend(figure, {metric: METRIC_LOOKS[metric] for metric in METRICS_SHOWN})
+        forest(axis, [part.label for part in parts], series, values, missing, labels)
+    legend(figure, series)
     trained = next((part.trained for part in parts if part.trained), ())
     note(figure, found, f"Under each name: shares of {', '.join(trained)} among the edits of training.")
     return figure

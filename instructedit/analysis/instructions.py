@@ -4,7 +4,7 @@ Reads the section ``instructions`` of a study: ``runs``, editors asked with seve
 there are not are left out. Every difference is seen minus the other, paired by record and seed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +29,14 @@ from instructedit.study.results import Results
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TAKES_AWAY: Mapping[str, str] = {
-    "unseen": "the wording trained with",
-    "wrong": "the right task",
-    "shuffled": "the sentence",
-    "filler": "all but frame and length",
-    "empty": "all of it",
+OTHERS: Mapping[str, str] = {
+    "unseen": "other words",
+    "wrong": "another task's",
+    "shuffled": "words in another order",
+    "filler": "as long, says nothing",
+    "empty": "bare prompt",
 }
-"""The instructions compared with the seen one, and what each takes away from it."""
+"""The instructions compared with the seen one, and what stands in front of the prompt with each."""
 
 Gains = Mapping[str, Pooled | None]
 """Seen minus each other instruction, by its name."""
@@ -51,10 +51,10 @@ def instructions(study: Study, results: Results, out: Path, plan: str = "PLAN") 
     sweep = Sweep(study, results, "instructions", plan)
     runs = tuple(sweep.section.get("runs", ()))
     rows = study.rows(study.run(runs[0])) if runs else ()
-    parts = {name: sweep.part(name, runs, row) for row in rows for name in ("seen", *TAKES_AWAY) if f"({name})" in row}
+    parts = {name: sweep.part(name, runs, row) for row in rows for name in ("seen", *OTHERS) if f"({name})" in row}
     if "seen" not in parts:
         raise InputError(f"The runs of analyses.instructions of {study.name} are not asked with seen. Add it there.")
-    parts = {name: parts[name] for name in ("seen", *TAKES_AWAY) if name in parts}
+    parts = {name: parts[name] for name in ("seen", *OTHERS) if name in parts}
     sweep.check(list(parts.values()))
     found = Findings("instructions", tuple(_numbers(sweep, parts)), sweep.missing(parts.values()))
     found = found.saying(statements(found, study))
@@ -87,7 +87,7 @@ def statements(found: Findings, study: Study) -> list[str]:
 
 def gains(found: Findings, place: str, metric: str) -> dict[str, Pooled | None]:
     """Return seen minus each other instruction, on a task or a group of tasks."""
-    return {name: found.find("seen", place, metric, name) for name in TAKES_AWAY}
+    return {name: found.find("seen", place, metric, name) for name in OTHERS}
 
 
 def verdict(gains: Gains) -> str:
@@ -100,22 +100,24 @@ def verdict(gains: Gains) -> str:
         return "cannot be said before the rows filler and empty are there."
     told = f"seen minus filler {points(filler)}, seen minus empty {points(empty)}"
     if filler.high < 0:
-        said = "the instruction hurts against a text of the same length that says nothing"
+        said = "the instruction hurts against a text as long that says nothing"
     elif filler.low <= 0 and empty.low > 0:
-        said = "this shows a longer prompt, not the instruction: a text of the same length that says nothing is not told apart"
+        said = "this shows a longer prompt, not the instruction: a text as long that says nothing is not told apart"
     elif filler.low <= 0 and empty.high < 0:
-        said = "the bare prompt does better than with the instruction, and what the text says makes no difference shown"
+        said = "the bare prompt does better than the instruction, which is not told apart from a text that says nothing"
     elif filler.low <= 0:
         said = "no effect shown, neither of the instruction nor of a longer prompt"
     else:
-        said = "the instruction does more than a text of the same length that says nothing"
-        said += {True: "", False: ", but not more than the bare prompt"}[empty.low > 0]
+        said = "the instruction does more than a text as long that says nothing"
+        said += "" if empty.low > 0 else ", but is not shown to do more than the bare prompt"
     return f"{said} ({told}).{_content(gains)}"
 
 
 def _content(gains: Gains) -> str:
     """What the controls that keep a text about some task say besides."""
-    same, less, more = [], [], []
+    same: list[str] = []
+    less: list[str] = []
+    more: list[str] = []
     for name, what in (("wrong", "another task's instruction"), ("shuffled", "its words in another order")):
         gain = gains.get(name)
         if gain is not None:
@@ -142,9 +144,9 @@ def page(found: Findings, study: Study) -> str:
         lines += [f"Not made yet: {', '.join(found.missing)}.", ""]
     for place, tasks in split(study).items():
         lines += [f"## {place[0].upper()}{place[1:]} ({', '.join(tasks)})", ""]
-        lines += ["| seen minus | which takes away | " + " | ".join(METRICS_SHOWN) + " |"]
+        lines += ["| seen minus | in front of the prompt | " + " | ".join(METRICS_SHOWN) + " |"]
         lines += ["|---|---|" + "---:|" * len(METRICS_SHOWN)]
-        for name, what in TAKES_AWAY.items():
+        for name, what in OTHERS.items():
             cells = [_cell(found.find("seen", place, metric, name)) for metric in METRICS_SHOWN]
             lines.append(f"| {name} | {what} | " + " | ".join(cells) + " |")
         lines.append("")
@@ -161,12 +163,12 @@ def _values(found: Findings, study: Study, parts: Mapping[str, Part]) -> "Figure
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.5, 1.7 + 0.62 * len(parts)), layout="constrained")
-    axes = figure.subplots(1, len(study.tasks), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(study.tasks), sharex=True, sharey=True, squeeze=False)[0]
     series = {metric: METRIC_LOOKS[metric] for metric in METRICS_SHOWN}
     for axis, task in zip(axes, study.tasks, strict=True):
         dress(axis, f"{task} (held out)" if task in study.held_out else task, "%")
         values = {(name, metric): found.find(name, task, metric) for name in parts for metric in series}
-        forest(axis, list(parts), series, values)
+        forest(axis, list(parts), series, values, ())
     legend(figure, series)
     note(figure, found, "Locality is asked without an instruction: the rows differ in the edit alone.")
     return figure
@@ -178,15 +180,17 @@ def _gains(found: Findings, study: Study, parts: Mapping[str, Part]) -> "Figure"
     groups = {f"{place}\n({', '.join(tasks)})": place for place, tasks in split(study).items()}
     names = [name for name in parts if name != "seen"]
     figure = Figure(figsize=(10.5, 1.7 + 0.68 * len(names)), layout="constrained")
-    axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
     series = {metric: METRIC_LOOKS[metric] for metric in METRICS_SHOWN}
     for axis, (title, place) in zip(axes, groups.items(), strict=True):
         dress(axis, title, "percentage points, seen minus the row")
         values = {(name, metric): found.find("seen", place, metric, name) for name in names for metric in series}
-        forest(axis, names, series, values, [f"{name}\nwithout {TAKES_AWAY[name]}" for name in names])
+        forest(axis, names, series, values, (), [f"{name}\n({OTHERS[name]})" for name in names])
         axis.axvline(0, color="0.4", linewidth=1)
     legend(figure, series)
-    note(figure, found, "Right of 0: the seen instruction does better than the row's text, on the same records and seeds.")
+    note(
+        figure,
+        found,
+        "Right of 0: the seen instruction does better than the row's text, on the same records and seeds.",
+    )
     return figure
-
-

@@ -4,7 +4,7 @@ Reads the section ``sensitivity`` of a study: by setting, runs by their value of
 the study's usual one, and is compared with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,8 @@ def _statements(found: Findings, study: Study, settings: Settings, usual: tuple[
         for part in values.values():
             if middle is not None and part is not middle:
                 told = [
-                    f"{name} {points(found.find(part.label, name, 'reliability', middle.label))}" for name in split(study)
+                    f"{name} {points(found.find(part.label, name, 'reliability', middle.label))}"
+                    for name in split(study)
                 ]
                 said.append(f"{part.label}, reliability against {middle.label}: {'; '.join(told)}.")
     return said
@@ -87,6 +88,7 @@ def _panels(found: Findings, study: Study, settings: Settings, usual: tuple[str,
     for place, (axis, (setting, values)) in enumerate(zip(axes.flat, settings.items(), strict=False)):
         dress(axis, "", setting, "" if place % columns else "% of target tokens")
         _panel(axis, found, study, values, usual)
+    axes.flat[0].margins(y=0.08)
     several = {name: tasks for name, tasks in split(study).items()}
     entries: dict[str, dict[str, Any]] = {}
     for metric in SHOWN:
@@ -118,4 +120,3 @@ def _panel(axis: "Axes", found: Findings, study: Study, values: Mapping[str, Par
             absent(axis, place, 0.5)
     axis.set_xticks(range(len(values)), list(values))
     axis.set_xlim(-0.5, len(values) - 0.5)
-    axis.set_ylim(-3, 103)

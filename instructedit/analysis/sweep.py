@@ -186,7 +186,7 @@ class Sweep:
         if not any(self.done(part) for part in parts):
             made = advice(self.plan, self.results, self.missing(parts))[1].partition(" ")[2].strip()
             raise InputError(
-                f"Nothing to draw: none of the runs of analyses.{self.analysis} is in {quoted(self.results.folder)} yet. "
+                f"Nothing to draw: no run of analyses.{self.analysis} is in {quoted(self.results.folder)} yet. "
                 f"Make them with `{made}`."
             )
 
@@ -231,12 +231,12 @@ def advice(plan: str, results: Results, missing: Sequence[str]) -> list[str]:
     if not missing:
         return []
     usual = Path(f"results/study/{results.study.name}")
-    where = "" if results.folder.resolve() == usual.resolve() else f" --out {quoted(results.folder)}"
+    out = "" if results.folder.resolve() == usual.resolve() else f" --out {quoted(results.folder)}"
     names = ",".join(missing)
     return [
         f"missing {', '.join(missing)}",
-        f"make    instructedit reproduce --study {quoted(plan)}{where} --only {names}",
-        f"or      instructedit submit --array only={names} -- reproduce --study {quoted(plan)}{where}    (SLURM, a job each)",
+        f"make    instructedit reproduce --study {quoted(plan)}{out} --only {names}",
+        f"or      instructedit submit --array only={names} -- reproduce --study {quoted(plan)}{out}    (on SLURM)",
     ]
 
 
@@ -265,11 +265,21 @@ def table(numbers: Sequence[Number]) -> str:
     return text.getvalue()
 
 
+def signed(share: float) -> str:
+    """Write a difference of shares in percentage points, with its sign where it has one.
+
+    >>> signed(0.123), signed(-0.5), signed(-0.0001)
+    ('+12.3', '-50.0', '0.0')
+    """
+    text = f"{100 * share:+.1f}"
+    return "0.0" if float(text) == 0 else text
+
+
 def points(found: Pooled | None) -> str:
     """Write a difference: percentage points with their interval."""
     if found is None:
         return "not there yet"
-    return f"{100 * found.mean:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return f"{signed(found.mean)} points [{signed(found.low)}, {signed(found.high)}]"
 
 
 def _cell(share: float) -> str:

@@ -38,7 +38,7 @@ def _numbers(sweep: Sweep, parts: Sequence[Part]) -> list[Number]:
     numbers = []
     for place, part in enumerate(parts):
         for task in sweep.study.tasks:
-            published = MORE_TASKS.get(task, ())
+            published: Sequence[float] = MORE_TASKS.get(task, ())
             for metric in METRICS_COUNTED:
                 told = published[place] if metric == "reliability" and place < len(published) else None
                 numbers.append(sweep.value(part, task, metric).beside(told))
@@ -62,7 +62,7 @@ def _statements(found: Findings, study: Study, parts: Sequence[Part]) -> list[st
 def _curves(found: Findings, study: Study, parts: Sequence[Part]) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    figure = Figure(figsize=(10, 5.4), layout="constrained")
     axes = figure.subplots(1, len(SHOWN), sharey=True)
     series = looks(study.tasks)
     for axis, metric in zip(axes, SHOWN, strict=True):
@@ -88,8 +88,12 @@ def _curves(found: Findings, study: Study, parts: Sequence[Part]) -> "Figure":
     }
     if any(task in MORE_TASKS for task in study.tasks):
         more["paper, GPT2-XL"] = {"color": "0.4", "linestyle": "--", "marker": ""}
-    legend(figure, {**names, **more})
-    note(figure, found, *(["The paper's values are read off its plot, within 3."] if "paper, GPT2-XL" in more else []))
+    legend(figure, {**names, **more}, columns=4)
+    told = ["The paper's values are read off its plot, within 3."] if "paper, GPT2-XL" in more else []
+    for metric in SHOWN:
+        without = [t for t in study.tasks if not any(found.find(part.label, t, metric) for part in parts)]
+        told += [f"No probe of {metric}: {', '.join(without)}."] if without else []
+    note(figure, found, *told)
     return figure
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from instructedit.analysis.panels import ABSENT, forest, legend, note
 from instructedit.analysis.plot import BLUE, VERMILION, dress
-from instructedit.analysis.sweep import METRICS_COUNTED, METRICS_SHOWN, Findings, Number, Part, Sweep, points
+from instructedit.analysis.sweep import METRICS_COUNTED, METRICS_SHOWN, Findings, Number, Part, Sweep, points, signed
 from instructedit.analysis.written import write
 from instructedit.evaluation.paper import TRANSFER_DROPS, paper_transfer
 from instructedit.study.plan import Study
@@ -19,6 +19,7 @@ from instructedit.study.results import Results
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 
 def transfer(study: Study, results: Results, out: Path, plan: str = "PLAN") -> Findings:
@@ -84,7 +85,7 @@ def _statements(found: Findings, singles: Mapping[str, Part], together: Sequence
         below = sum(drop.high < 0 for drop in there)
         above = sum(drop.low > 0 for drop in there)
         said.append(
-            f"Reliability of an editor of one task on another task, against that task's own editor: below it in {below} "
+            f"Reliability of editors of one task on another task, against that task's own editor: below it in {below} "
             f"of {len(there)} pairs, above it in {above}; in {len(there) - below - above} the interval includes 0."
         )
     for part in together:
@@ -108,15 +109,25 @@ def _matrix(found: Findings, study: Study, parts: Sequence[Part], singles: Mappi
         found,
         "In brackets: percentage points above the task's own editor, paired by record; framed: that editor. Intervals: "
         "transfer.csv. -: no such probe.",
-        "Paper (GPT2-XL), reliability: counterfact on counterfact 84.62; recent on counterfact 59.12 (-25.50); recent on "
-        "zsre 10.22, counterfact on zsre 40.31.",
+        *_published(found),
+        whiskers=False,
     )
     return figure
 
 
+def _published(found: Findings) -> list[str]:
+    """The paper's reliability of the same editors, in a line; none where the tasks are others."""
+    told = [
+        f"{number.part.rpartition(' ')[2]} on {number.task} {number.paper:g}"
+        for number in found.numbers
+        if number.paper is not None and number.metric == "reliability" and not number.against
+    ]
+    return [f"Paper, reliability of MEND trained on one task (GPT2-XL): {', '.join(told)}."] if told else []
+
+
 def _heat(
     axis: "Axes", found: Findings, study: Study, parts: Sequence[Part], singles: Mapping[str, Part], metric: str
-) -> object:
+) -> "AxesImage":
     import numpy as np
     from matplotlib.patches import Rectangle
 
@@ -126,7 +137,7 @@ def _heat(
             value = found.find(part.label, task, metric)
             own = singles.get(task)
             if value is None:
-                gone = any(n.missing and (n.part, n.task, n.metric) == (part.label, task, metric) for n in found.numbers)
+                gone = set(part.runs) <= set(found.missing)
                 text = ABSENT.replace(" yet", "\nyet") if gone else "-"
                 if gone:
                     axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc="0.93", ec="0.75", hatch="///", lw=0))
@@ -135,18 +146,20 @@ def _heat(
                 continue
             shares[row, column] = 100 * value.mean
             drop = found.find(part.label, task, metric, own.label) if own and own is not part else None
-            text = f"{100 * value.mean:.1f}" + (f"\n({100 * drop.mean:+.1f})" if drop is not None else "")
-            light = value.mean > 0.6
+            text = f"{100 * value.mean:.1f}" + (f"\n({signed(drop.mean)})" if drop is not None else "")
+            light = value.mean > 0.65
             axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if light else "black")
             if own is part:
-                axis.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec="black", lw=1.8))
+                axis.add_patch(
+                    Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec="black", lw=1.8, zorder=3)
+                )
     shades = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     axis.set_title(metric)
     held = [f"{task}\n(held out)" if task in study.held_out else task for task in study.tasks]
     axis.set_xticks(range(len(held)), held)
     axis.set_yticks(range(len(parts)), [part.label for part in parts])
     axis.tick_params(length=0)
-    axis.axhline(len(singles) - 0.5, color="white", linewidth=4)
+    axis.axhline(len(singles) - 0.5, color="white", linewidth=3)
     return shades
 
 
@@ -154,7 +167,7 @@ def _gains(found: Findings, singles: Mapping[str, Part], together: Sequence[Part
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.5, 1.9 + 0.75 * len(singles)), layout="constrained")
-    axes = figure.subplots(1, len(METRICS_SHOWN), sharey=True)
+    axes = figure.subplots(1, len(METRICS_SHOWN), sharex=True, sharey=True)
     colours = ((VERMILION, "s"), (BLUE, "o"))
     series = {part.label: {"color": c, "marker": m} for part, (c, m) in zip(together, colours, strict=False)}
     for axis, metric in zip(axes, METRICS_SHOWN, strict=True):
@@ -164,11 +177,14 @@ def _gains(found: Findings, singles: Mapping[str, Part], together: Sequence[Part
             for task, own in singles.items()
             for part in together
         }
-        forest(axis, list(singles), series, gains)
+        gone = set(found.missing)
+        missing = {
+            task
+            for task, own in singles.items()
+            if gone.issuperset(own.runs) or all(gone.issuperset(part.runs) for part in together)
+        }
+        forest(axis, list(singles), series, gains, missing)
         axis.axvline(0, color="0.4", linewidth=1)
-        axis.margins(x=0.12)
     legend(figure, {f"{label}, minus the task's own editor": look for label, look in series.items()})
     note(figure, found, "Right of 0: better than an editor trained on that task alone, on the same records.")
     return figure
-
-

@@ -57,7 +57,11 @@ def outcomes(study: Study, run: StudyRun, rule: Rule, records: int = 60) -> list
 
 
 def make(
-    folder: Path, runs: Iterable[str] | None = None, rule: Rule = plausible, study: Study | None = None, records: int = 60
+    folder: Path,
+    runs: Iterable[str] | None = None,
+    rule: Rule = plausible,
+    study: Study | None = None,
+    records: int = 60,
 ) -> Results:
     """Write a study's results, of some runs or of all."""
     study = study or read_study(PLAN)
