@@ -20,6 +20,7 @@ says nothing about what another seed would have given.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -206,11 +207,9 @@ def _estimate(
     # What each side's seeds average over the records drawn, (seeds, draws): the same records for both sides.
     averages = [np.zeros((side[tasks[0]].shape[0], draws)) for side in sides]
     for place, task in enumerate(tasks):
-        n = sides[0][task].shape[1]
-        picked = np.random.RandomState([seed, place]).randint(0, n, size=(draws, n))
+        weights = _weights(sides[0][task].shape[1], draws, seed, place)
         for side, average in zip(sides, averages, strict=True):
-            for row, values in zip(average, side[task], strict=True):
-                row += values[picked].mean(1) / len(tasks)
+            average += side[task] @ weights / len(tasks)
     for place, (side, average, sign) in enumerate(zip(sides, averages, (1.0, -1.0), strict=False)):
         k = len(average)
         mean += sign * sum(float(side[task].mean()) for task in tasks) / len(tasks)
@@ -223,6 +222,17 @@ def _estimate(
         # Stretched beyond what a share can be, an end says no more than the bound does.
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return Pooled(mean, low, high, n_records, n_seeds, tasks)
+
+
+@lru_cache(maxsize=16)
+def _weights(n: int, draws: int, seed: int, place: int) -> _Numbers:
+    """What each of n records weighs in each draw, (n, draws): how often it is drawn, over n.
+
+    An analysis asks for the same again and again, a number after the other.
+    """
+    picked = np.random.RandomState([seed, place]).randint(0, n, size=(draws, n))
+    places = picked + n * np.arange(draws)[:, None]
+    return np.ascontiguousarray(np.bincount(places.ravel(), minlength=n * draws).reshape(draws, n).T / n)
 
 
 def _stretch(k: int) -> float:

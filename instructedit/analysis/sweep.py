@@ -120,6 +120,7 @@ class Sweep:
     def __init__(self, study: Study, results: Results, analysis: str, plan: str = "PLAN") -> None:
         self.study, self.results, self.analysis, self.plan = study, results, analysis, plan
         self._cells: dict[str, dict[tuple[str, str, str], list[Outcome]]] = {}
+        self._seeds: dict[str, Any] = {}
         if not study.analyses.get(analysis):
             raise InputError(
                 f"The study {study.name} has no section analyses.{analysis}, which says what runs it reads. Write one "
@@ -200,7 +201,9 @@ class Sweep:
         return [ours[seed] for seed in common], [theirs[seed] for seed in common]
 
     def _seed(self, run: str) -> Any:
-        return self.study.run(run).setting("seed_everything", 0)
+        if run not in self._seeds:  # reads the configurations of its training
+            self._seeds[run] = self.study.run(run).setting("seed_everything", 0)
+        return self._seeds[run]
 
     def _outcomes(self, run: str, row: str, tasks: Sequence[str], metric: str) -> list[Outcome]:
         if run not in self._cells:

@@ -15,6 +15,26 @@ ANALYSES: dict[str, Command] = {
         "How far the tasks' editing gradients lie apart, raw and as each editor transforms them (Figure 4a).",
         takes="argv",
     ),
+    "transfer": Command(
+        "instructedit.commands.analyses.sweeps:transfer",
+        "Every editor of one task on every task, and one editor for all against each of them.",
+    ),
+    "tasks": Command(
+        "instructedit.commands.analyses.sweeps:tasks",
+        "One, two and more training tasks: what each gives on every task, held-out ones too (Figure 4b, c).",
+    ),
+    "balance": Command(
+        "instructedit.commands.analyses.sweeps:balance",
+        "In which shares the training tasks are mixed, and what that does to the held-out task (Figure 4d).",
+    ),
+    "instructions": Command(
+        "instructedit.commands.analyses.sweeps:instructions",
+        "Is it the instruction or the longer prompt: seen against unseen, wrong, shuffled, filler and empty.",
+    ),
+    "sensitivity": Command(
+        "instructedit.commands.analyses.sweeps:sensitivity",
+        "One setting changed at a time: weight of the edit loss, rank, direction, sites.",
+    ),
 }
 
 
