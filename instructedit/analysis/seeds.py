@@ -221,7 +221,8 @@ def _estimate(
     if UNITS.get(metric.partition("_")[0], "share") == "share":
         # Stretched beyond what a share can be, an end says no more than the bound does.
         low, high = max(low, bounds[0]), min(high, bounds[1])
-    return Pooled(mean, low, high, n_records, n_seeds, tasks)
+    # Rows that are the same differ by 0, not by what sums lose to rounding.
+    return Pooled(round(mean, 12), round(low, 12), round(high, 12), n_records, n_seeds, tasks)
 
 
 @lru_cache(maxsize=16)

@@ -1,5 +1,6 @@
 """Intervals over seeds and records: against the truth of synthetic runs."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -126,6 +127,15 @@ def test_tasks_have_the_same_weight_however_many_records() -> None:
     assert (found.mean, found.n_records, found.tasks) == (0.5, 100, ("recent", "convsent"))
     gain = given(difference_over(runs, runs[:1], ("recent", "convsent"), "reliability", "A", "A"))
     assert (gain.mean, gain.low, gain.high) == (0.0, 0.0, 0.0)
+
+
+def test_the_same_rows_do_not_differ_by_rounding() -> None:
+    a = synthetic(np.random.RandomState(0), 3, 30, 0.0)
+    same = [[dataclasses.replace(outcome, method="B") for outcome in run] for run in a]
+    found = given(difference(a, same, "recent", "reliability", "A", "B"))
+    assert (found.mean, found.low, found.high, found.excludes_zero) == (0.0, 0.0, 0.0, False)
+    apart = given(difference([a[0], a[0]], same[:1], "recent", "reliability", "A", "B"))
+    assert (apart.mean, apart.low, apart.high, apart.excludes_zero) == (0.0, 0.0, 0.0, False)
 
 
 def test_a_mean_over_tasks_covers_with_the_same_seeds_for_all_tasks() -> None:

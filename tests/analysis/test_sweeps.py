@@ -150,6 +150,7 @@ def test_sensitivity_compares_with_the_value_that_every_setting_has(study: Study
 PARTIAL = ("mend-counterfact", "instructedit-1", "instructedit-recent-counterfact", "balance-full", "rank-64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ANALYSES)
 def test_a_partial_sweep_draws_what_is_there_and_names_the_rest(name: str, study: Study, tmp_path: Path) -> None:
     results = make(tmp_path / "results", without(study, *PARTIAL), records=8)
