@@ -70,8 +70,8 @@ def _settings(e: Evidence) -> str:
     if differ:
         return f"InstructEdit and MEND were trained with different settings: {', '.join(differ)}."
     return (
-        "InstructEdit and MEND were trained with the same settings, data and order; a setting that suits one may suit the "
-        "other less."
+        "InstructEdit and MEND were trained with the same settings, data and order; what suits one may suit the other "
+        "less."
     )
 
 
@@ -142,8 +142,8 @@ def _fluency(e: Evidence) -> str:
     if not told:
         return f"Fluency was not measured (the paper: {', '.join(measured) or 'none of these tasks'}, {PAPER_BASE})."
     return (
-        f"Fluency against the unedited base, 0.01 bit: {'; '.join(told)}. No other metric sees what an edited base goes "
-        "on to write behind the answer."
+        f"Fluency against the unedited base, 0.01 bit: {'; '.join(told)}. No other metric sees what an edited base "
+        "goes on to write behind the answer."
     )
 
 
@@ -152,6 +152,6 @@ def _many(claims: list[Claim]) -> str:
     if not counted:
         return ""
     return (
-        f"{counted} numbers decide the verdicts. Were all true differences 0, about {counted * _CHANCE / 2:.0f} would still "
-        "lie wholly on the claimed side by chance."
+        f"{counted} numbers decide the verdicts. Were all true differences 0, about {counted * _CHANCE / 2:.0f} would "
+        "still lie wholly on the claimed side by chance."
     )

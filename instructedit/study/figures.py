@@ -11,7 +11,7 @@ from typing import Any
 from instructedit.study.evidence import Evidence
 from instructedit.study.markdown import interval, table
 from instructedit.study.numbers import Rows
-from instructedit.study.separation_claim import read_separation, separation_table
+from instructedit.study.separation_claim import OWN, read_separation, separation_table
 
 _TITLES: Mapping[str, str] = {
     "gradients": "Gradients (Figure 4(a))",
@@ -51,7 +51,7 @@ def _picture(path: Path, beside: Path) -> str:
 def _numbers(e: Evidence, name: str, figures: Path) -> str:
     content = e.numbers.study.analyses[name]
     if name == "gradients":
-        return separation_table(read_separation(figures))
+        return separation_table(read_separation(figures, OWN))
     shown = list(_labelled(e, name, content))
     there = [(label, rows) for label, rows in shown if e.numbers.done(rows)]
     lacking = [label for label, rows in shown if not e.numbers.done(rows)]

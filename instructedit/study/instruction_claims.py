@@ -71,7 +71,7 @@ def control_claims(e: Evidence) -> list[Claim]:
             Claim(
                 f"control-{control}",
                 f"The instruction itself matters: InstructEdit is more reliable with it than with {what}.",
-                "has no such control.",
+                "Not in the paper.",
                 tuple(parts),
                 f"Takes away {without}. Where '{control} over MEND' is still above 0, that part of the gain over MEND "
                 "does not need the right instruction when editing.",

@@ -38,12 +38,15 @@ class Numbers:
         self.study, self.results, self.draws = study, results, draws
         self._by_cell: dict[str, dict[tuple[str, str, str], list[Outcome]]] = {}
         self._found: dict[object, Pooled | None] = {}
+        # Read once: each look at a setting reads the configurations.
+        self._seeds = {run.name: int(run.setting("seed_everything", 0)) for run in study.runs}
+        self._rows = {run.name: study.rows(run) for run in study.runs}
 
     def rows_of_table(self) -> list[Rows]:
         """Return the rows of the table of all methods, in the plan's order, those of missing runs too."""
         found: dict[str, list[str]] = {}
         for run in self.study.runs:
-            for row in self.study.rows(run) if run.table else ():
+            for row in self._rows[run.name] if run.table else ():
                 found.setdefault(row, []).append(run.name)
         return [Rows(row, tuple(runs)) for row, runs in found.items()]
 
@@ -54,7 +57,7 @@ class Numbers:
     def rows(self, runs: Sequence[str] | str) -> Rows:
         """Return the first row of runs, such as ``MEND`` or ``InstructEdit (seen)``."""
         names = (runs,) if isinstance(runs, str) else tuple(runs)
-        return Rows(self.study.rows(self.study.run(names[0]))[0], names) if names else Rows("", ())
+        return Rows(self._rows[names[0]][0], names) if names else Rows("", ())
 
     def done(self, rows: Rows) -> list[str]:
         """Return those of a row's runs that are there."""
@@ -86,14 +89,11 @@ class Numbers:
 
     def _paired(self, a: Rows, b: Rows) -> tuple[list[str], list[str]]:
         ours, theirs = self.done(a), self.done(b)
-        seeds = [{self._seed(run): run for run in side} for side in (ours, theirs)]
-        if sorted(map(self._seed, a.runs)) != sorted(map(self._seed, b.runs)):
+        seeds = [{self._seeds[run]: run for run in side} for side in (ours, theirs)]
+        if sorted(self._seeds[run] for run in a.runs) != sorted(self._seeds[run] for run in b.runs):
             return ours, theirs
         common = [seed for seed in seeds[0] if seed in seeds[1]]
         return [seeds[0][seed] for seed in common], [seeds[1][seed] for seed in common]
-
-    def _seed(self, run: str) -> int:
-        return int(self.study.run(run).setting("seed_everything", 0))
 
     def _cells(self, run: str, row: str, tasks: Sequence[str], metric: str) -> list[Outcome]:
         if run not in self._by_cell:

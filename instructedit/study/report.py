@@ -1,4 +1,4 @@
-"""``REPORT.md``: what a study found, claim by claim, beside what the paper says. A partial study gives a partial report.
+"""``REPORT.md``: what a study found, claim by claim, beside the paper. A partial study gives a partial report.
 
 The same results and figures give the same bytes. Knows the plan, the results and file names of figures; no text of a
 record can get in, as outcomes hold ids and numbers alone and ids are not printed.
@@ -115,10 +115,19 @@ def _head(study: Study, results: Results, made: Made) -> str:
 
 def _verdicts(claims: Sequence[Claim]) -> str:
     rows = [
-        [claim.title, "the paper" if claim.of_paper else "control", _met(claim), f"**{claim.verdict}**"]
+        [claim.title, "the paper" if claim.of_paper else "control", _range(claim), _met(claim), f"**{claim.verdict}**"]
         for claim in claims
     ]
-    return table(["claim", "whose", "numbers met", "verdict"], rows, left=4)
+    return table(["claim", "whose", "here", "numbers met", "verdict"], rows, left=5)
+
+
+def _range(claim: Claim) -> str:
+    """Our number, or from the least to the most of several."""
+    there = [(part.metric, part.ours) for part in claim.counted if part.ours is not None]
+    if len(there) < 2:
+        return interval(*there[0], signed=True) if there else NOTHING
+    (least, low), (most, high) = (end(there, key=lambda each: each[1].mean) for end in (min, max))
+    return f"{number(least, low.mean, True)} to {number(most, high.mean, True)}"
 
 
 def _met(claim: Claim) -> str:
@@ -154,7 +163,8 @@ def _claim(claim: Claim) -> str:
         ]
         for part in claim.parts
     ]
-    parts = [f"### {claim.title}", f"**{claim.verdict}**. The paper: {claim.paper}"]
+    said = f"The paper: {claim.paper}" if claim.of_paper else claim.paper
+    parts = [f"### {claim.title}", f"**{claim.verdict}**. {said}"]
     parts.append(table(["", "paper", "here", "n", "seeds", "met"], rows))
     told = f"{claim.differs}"
     told += f" Missing runs: {', '.join(claim.lacking)}." if claim.lacking else ""

@@ -1,8 +1,7 @@
-"""The claim that instructions separate the tasks' editing gradients, from the table the gradients' analysis wrote.
+"""The claim that instructions separate the tasks' editing gradients, from the tables the gradients' analysis wrote.
 
-``FIGURES/gradients/separation.csv`` has a line a number, with an interval: the editor's ``name``, the ``kind`` of
-gradient (raw, transformed), the ``site`` (all for their sum), the ``measure``, ``value``, ``low``, ``high``, ``n``; and
-``against``, the editor it is the difference to, empty for the editor's own number.
+``FIGURES/gradients/separation.csv`` has the editors' own numbers, ``differences.csv`` beside it those of "A - B". Their
+columns are those of ``instructedit analyse gradients``; looked at are whole directions, of all sites together.
 """
 
 import csv
@@ -16,8 +15,9 @@ from instructedit.study.evidence import Evidence
 from instructedit.study.markdown import interval, table
 from instructedit.study.verdict import Claim, Part
 
-FILE = Path("gradients") / "separation.csv"
-TRANSFORMED, ALL_SITES = "transformed", "all"
+FOLDER = Path("gradients")
+OWN, DIFFERENCES = "separation.csv", "differences.csv"
+TRANSFORMED, ALL_SITES, DIRECTION = "transformed", "all", "direction"
 MEASURES = ("silhouette", "purity", "cosine_gap")
 _SAID = {
     "silhouette": "silhouette",
@@ -28,47 +28,48 @@ _SAID = {
 
 @dataclass(frozen=True)
 class Separation:
-    """One line of the table.
+    """One number of all sites together.
 
     Args:
-        name: of the editor.
-        against: the editor it is the difference to; empty for its own number.
+        name: of the editor, or of two with a minus between.
         kind: raw or transformed.
-        site: a site, or all.
         measure: what was measured.
         number: value and interval.
     """
 
     name: str
-    against: str
     kind: str
-    site: str
     measure: str
     number: Pooled
 
 
-def read_separation(figures: Path) -> list[Separation]:
-    """Read the table; empty where there is none.
+def read_separation(figures: Path, name: str = DIFFERENCES) -> list[Separation]:
+    """Read one of the tables; empty where there is none.
 
     Args:
         figures: the folder of the study's figures.
+        name: which: ``DIFFERENCES`` or ``OWN``.
 
     Raises:
         InputError: it lacks a column, or holds something that is no number.
     """
-    path = figures / FILE
+    path = figures / FOLDER / name
     if not path.is_file():
         return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [_line(line) for line in csv.DictReader(file)]
+            lines = list(csv.DictReader(file))
+        chosen = [line for line in lines if (line["site"], line["scale"]) == (ALL_SITES, DIRECTION)]
+        return [_line(line) for line in chosen]
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is no table of separation ({error}). Make it again with `analyse`.") from error
 
 
 def _line(line: dict[str, str]) -> Separation:
-    number = Pooled(float(line["value"]), float(line["low"]), float(line["high"]), int(line.get("n") or 0), 1)
-    return Separation(line["name"], line.get("against") or "", line["kind"], line["site"], line["measure"], number)
+    value, low, high = (float(line[key]) for key in ("value", "low", "high"))
+    return Separation(
+        line["editor"], line["gradients"], line["measure"], Pooled(value, low, high, int(line["records"]), 1)
+    )
 
 
 def separation_claim(e: Evidence, lines: Sequence[Separation]) -> Claim:
@@ -78,18 +79,19 @@ def separation_claim(e: Evidence, lines: Sequence[Separation]) -> Claim:
     """
     names = list(e.numbers.study.analyses["gradients"])
     editor, other = (names + ["", ""])[:2]
-    chosen = [line for line in lines if (line.kind, line.site, line.name) == (TRANSFORMED, ALL_SITES, editor)]
-    parts = []
-    for measure in MEASURES:
-        gains = [line.number for line in chosen if line.measure == measure and line.against == other]
-        parts.append(Part(f"{_SAID[measure]}: over {other}", gains[0] if gains else None, metric=""))
+    found = {(line.name, line.measure): line.number for line in lines if line.kind == TRANSFORMED}
+    parts = [
+        Part(f"{_SAID[measure]}: over {other}", found.get((f"{editor} - {other}", measure)), metric="")
+        for measure in MEASURES
+    ]
     for name in names[2:]:
-        for measure in MEASURES:
-            gains = [line.number for line in chosen if line.measure == measure and line.against == name]
-            parts += [Part(f"{_SAID[measure]}: over {name}", gain, counts=False, metric="") for gain in gains]
+        gains = ((measure, found.get((f"{editor} - {name}", measure))) for measure in MEASURES)
+        parts += [
+            Part(f"{_SAID[measure]}: over {name}", gain, counts=False, metric="") for measure, gain in gains if gain
+        ]
     return Claim(
         "gradients",
-        "With instructions the tasks' editing gradients lie apart; multi-task MEND's do not.",
+        "With instructions the tasks' editing gradients lie further apart than multi-task MEND's.",
         "shown as a t-SNE picture, Figure 4(a); no numbers.",
         tuple(parts),
         "Measured in the full space of the updates of all edited matrices, not in a picture; one seed; intervals draw "
@@ -99,13 +101,12 @@ def separation_claim(e: Evidence, lines: Sequence[Separation]) -> Claim:
 
 def separation_table(lines: Sequence[Separation]) -> str:
     """Return the editors' own numbers over all sites."""
-    own = [line for line in lines if not line.against and line.site == ALL_SITES]
-    if not own:
+    if not lines:
         return "The analysis is not there yet."
-    measures = tuple(dict.fromkeys(line.measure for line in own))
-    cells = {(line.name, line.kind, line.measure): line.number for line in own}
+    measures = tuple(dict.fromkeys(line.measure for line in lines))
+    cells = {(line.name, line.kind, line.measure): line.number for line in lines}
     rows = [
         [name, kind, *(interval("", cells.get((name, kind, measure))) for measure in measures)]
-        for name, kind in dict.fromkeys((line.name, line.kind) for line in own)
+        for name, kind in dict.fromkeys((line.name, line.kind) for line in lines)
     ]
     return table(["editor", "gradient", *measures], rows, left=2)
