@@ -90,14 +90,14 @@ def _head(study: Study, results: Results, made: Made) -> str:
     parts = []
     if missing:
         parts.append(
-            f"> **PARTIAL: {len(done)} of {len(study.runs)} runs are there.** Missing: {', '.join(missing)}. What needs "
-            "them is not tested yet, or rests on fewer seeds."
+            f"> **PARTIAL: {len(done)} of {len(study.runs)} runs are there.** Missing: {', '.join(missing)}. What "
+            "needs them is not tested yet, or rests on fewer seeds."
         )
     if made.dirty:
         parts.append("> **DIRTY: some runs were made by code that differs from its commit.**")
     parts.append(
-        f"The claims of InstructEdit (Tian et al. 2024, arXiv 2402.16123), tested anew on {study.evaluate['base']}. This "
-        "file is generated from the results beside it; nothing in it is written by hand for one outcome."
+        f"The claims of InstructEdit (Tian et al. 2024, arXiv 2402.16123), tested anew on {study.evaluate['base']}. "
+        "This file is generated from the results beside it; nothing in it is written by hand for one outcome."
     )
     commands = [study.prepare, f"instructedit reproduce --study configs/study/{study.name}.yaml"]
     parts.append("```\n" + "\n".join(command for command in commands if command) + "\n```")

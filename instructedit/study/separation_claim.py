@@ -60,7 +60,8 @@ def read_separation(figures: Path, name: str = DIFFERENCES) -> list[Separation]:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
         chosen = [line for line in lines if (line["site"], line["scale"]) == (ALL_SITES, DIRECTION)]
-        return [_line(line) for line in chosen]
+        # What could not be measured has no number there.
+        return [_line(line) for line in chosen if all(line[key] for key in ("value", "low", "high"))]
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is no table of separation ({error}). Make it again with `analyse`.") from error
 

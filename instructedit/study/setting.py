@@ -87,14 +87,14 @@ def differences(study: Study) -> list[Difference]:
         Difference(
             "instructions",
             "ten a task, written by GPT-4 and chosen by a trial editor; nine trained on",
-            "ten a task, our own sentences, not chosen by measurement; nine trained on; those of a held-out task are all "
-            "new to the editor",
+            "ten a task, our own sentences, not chosen by measurement; nine trained on; those of a held-out task are "
+            "all new to the editor",
         ),
         Difference(
             "ConvSent",
             "test sets and metric as released: refuses GPT-2, compares an in-place editor with itself",
-            "several wanted texts a request, our own questions; success by SERAC's definition on texts that the request "
-            "does not use; `reliability` is token accuracy on the wanted texts",
+            "several wanted texts a request, our own questions; success by SERAC's definition on texts that the "
+            "request does not use; `reliability` is token accuracy on the wanted texts",
         ),
         Difference(
             "metrics",

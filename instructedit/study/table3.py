@@ -17,7 +17,7 @@ _VARIANTS = {"": "Teacher-forced", GENERATED: "By greedy generation"}
 
 SEEDS = (
     "Rows of several seeds are means over seeds of means over records; their intervals draw records and seeds "
-    "(hierarchical bootstrap, the part of the seeds widened for how few they are), those of one seed draw records alone."
+    "(hierarchical bootstrap, the part of the seeds widened for how few they are), of one seed records alone."
 )
 
 
@@ -39,7 +39,14 @@ def table3(e: Evidence) -> str:
 
 def gain_over_mend(e: Evidence) -> str:
     """Return InstructEdit minus MEND in every metric: by task, in the mean of those trained on, and held out."""
-    head = ["metric", *e.within, "mean of trained", "paper", *(f"{task} (held out)" for task in e.held_out), "paper"]
+    head = [
+        "metric",
+        *e.within,
+        "mean of trained",
+        "paper, mean",
+        *(f"{task} (held out)" for task in e.held_out),
+        "paper, held out",
+    ]
     parts = []
     for variant, title in _VARIANTS.items():
         rows = [_gains(e, metric, variant) for metric in METRICS if variant == "" or metric in VARIED]

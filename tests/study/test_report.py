@@ -177,6 +177,7 @@ def test_gradients_are_read_from_the_analysis_table(tmp_path: Path, nothing_plan
                 ("transformed", "direction", "model.layers.29.mlp.up_proj", 0.1),
             ):
                 writer.writerow(["InstructEdit - MEND, all tasks", kind, scale, site, measure, 0.2, end, 0.3, "", 400])
+        writer.writerow(["a - b", "transformed", "direction", "all", "silhouette", "", "", "", "", 400])  # no number
     gradients = claims(tmp_path, figures="figures")["gradients"]
     assert gradients.verdict == "holds in part" and [part.met for part in gradients.counted] == [True, True, False]
     table.write_text("editor\nInstructEdit\n")
