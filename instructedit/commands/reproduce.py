@@ -96,7 +96,8 @@ def _make_missing(
     one_process: bool,
     allow_dirty: bool,
 ) -> None:
-    from instructedit.study.runner import NotDone, Runner, in_processes, in_this_process
+    from instructedit.study.calls import NotDone, in_processes, in_this_process
+    from instructedit.study.runner import Runner
 
     call = in_this_process if one_process else in_processes(threads)
     runner = Runner(study, results, folder, call, allow_dirty)
@@ -131,7 +132,7 @@ def _make_missing(
 
 
 def _tell_start(study: "Study", results: "Results", run: "StudyRun", chosen: "Sequence[StudyRun]") -> None:
-    from instructedit.study.runner import clock, now, remaining
+    from instructedit.study.outlook import clock, now, remaining
 
     missing = [one for one in chosen if not results.has(one.name)]
     left = remaining(results, missing)
@@ -146,7 +147,7 @@ def _show(study: "Study", results: "Results", folder: Path) -> None:
     from rich.table import Table
 
     from instructedit.runs.progress import read_progress
-    from instructedit.study.runner import clock, remaining
+    from instructedit.study.outlook import clock, remaining
 
     table = Table(
         title=f"The study {study.name}: {len(results.done)} of {len(study.runs)} runs done", title_justify="left"
@@ -174,4 +175,34 @@ def _next(plan: str, results: "Results") -> None:
 
 
 def _report(study: "Study", results: "Results", folder: Path, plan: str) -> None:
-    raise NotImplementedError
+    """Draw what is there, and write the report."""
+    from instructedit.analysis import balance, instructions, sensitivity, tasks, transfer
+    from instructedit.study.calls import in_this_process
+    from instructedit.study.gradients import gradients_made
+    from instructedit.study.report import write_report
+    from instructedit.study.runner import Runner
+
+    if not results.done:
+        raise InputError(f"No run of {study.name} is done in {results.folder}. Leave --only_report out to make them.")
+    figures = results.folder / "figures"
+    sweeps = {
+        "transfer": transfer.transfer,
+        "tasks": tasks.tasks,
+        "balance": balance.balance,
+        "instructions": instructions.instructions,
+        "sensitivity": sensitivity.sensitivity,
+    }
+    for name, draw in sweeps.items():
+        if name in study.analyses:
+            try:
+                draw(study, results, figures, plan)
+            except InputError as error:  # nothing of it is there yet
+                print(f"{name}: {error}", file=sys.stderr)
+    runner = Runner(study, results, folder, in_this_process)
+    if "gradients" in study.analyses and not gradients_made(runner, figures):
+        print("gradients: not measured, as not all of their editors are here", file=sys.stderr)
+    report = write_report(study, results, results.folder / "REPORT.md", figures, plan=plan)
+    print(f"report  {quoted(report)}")
+    print(f"figures {quoted(figures)}")
+    if results.missing:
+        _next(plan, results)

@@ -26,7 +26,13 @@ from instructedit.study.verdict import RULE, Claim, Part
 
 
 def write_report(
-    study: Study, results: Results, out_file: Path | str, figures_folder: Path | str, *, draws: int = 2000
+    study: Study,
+    results: Results,
+    out_file: Path | str,
+    figures_folder: Path | str,
+    *,
+    plan: str = "",
+    draws: int = 2000,
 ) -> Path:
     """Write a study's report.
 
@@ -35,6 +41,7 @@ def write_report(
         results: what came of it, wholly or in part.
         out_file: the Markdown file; its folder is made.
         figures_folder: where the analyses' figures and tables lie; need not exist. Links to it are relative.
+        plan: the plan's file, for the command that made it; empty for the one of the study's name.
         draws: bootstrap samples of each interval.
 
     Returns:
@@ -48,7 +55,7 @@ def write_report(
     claims = all_claims(evidence, figures)
     sections = [
         f"# What the study {study.name} found",
-        _head(study, results, what_made(results)),
+        _head(study, results, what_made(results), plan or f"configs/study/{study.name}.yaml"),
         "## Verdicts",
         _verdicts(claims),
         RULE,
@@ -85,7 +92,7 @@ def all_claims(evidence: Evidence, figures: Path) -> list[Claim]:
     return [*found, *control_claims(evidence)]
 
 
-def _head(study: Study, results: Results, made: Made) -> str:
+def _head(study: Study, results: Results, made: Made, plan: str) -> str:
     done, missing = results.done, results.missing
     parts = []
     if missing:
@@ -99,7 +106,7 @@ def _head(study: Study, results: Results, made: Made) -> str:
         f"The claims of InstructEdit (Tian et al. 2024, arXiv 2402.16123), tested anew on {study.evaluate['base']}. "
         "This file is generated from the results beside it; nothing in it is written by hand for one outcome."
     )
-    commands = [study.prepare, f"instructedit reproduce --study configs/study/{study.name}.yaml"]
+    commands = [study.prepare, f"instructedit reproduce --study {plan}"]
     parts.append("```\n" + "\n".join(command for command in commands if command) + "\n```")
     kept = [
         ("runs", f"{len(done)} of {len(study.runs)}: {', '.join(done) or 'none'}"),

@@ -7,14 +7,9 @@ by side; each takes a run that nobody else has.
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -23,30 +18,12 @@ from instructedit.checkpoints import CARD
 from instructedit.errors import InputError
 from instructedit.evaluation.ledger import Ledger
 from instructedit.runs.progress import read_progress
-from instructedit.scheduling import ENDED
 from instructedit.scheduling.yaml_text import as_yaml
+from instructedit.study.calls import Call, NotDone
 from instructedit.study.plan import Study, StudyRun, flags
 from instructedit.study.results import Results
 
-Call = Callable[[Sequence[str]], None]
-"""Runs one command line of this program; raises where it did not end well."""
-
 STATES, LOCK = "trunk-states", "study.lock"
-
-
-class NotDone(Exception):
-    """A command ended before its work did.
-
-    Args:
-        told: what and why, one line.
-        status: the exit status that the whole should end with.
-        stopped: whether somebody stopped it, so that nothing else is to be begun.
-    """
-
-    def __init__(self, told: str, status: int, stopped: bool = False) -> None:
-        super().__init__(told)
-        self.status = status
-        self.stopped = stopped
 
 
 class Runner:
@@ -158,8 +135,8 @@ class Runner:
             "edits": progress.max_steps * int(run.setting("data.batch", 8)),
             "seconds": round(progress.device_seconds, 1),
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
-            **{key: made[key] for key in ("fingerprint", "data", "commit", "dirty", "versions") if key in made},
-            "editor": {key: card[key] for key in ("weights_sha256", "step", "results") if key in card},
+            **{key: made[key] for key in ("fingerprint", "data_sha256", "starts") if key in made},
+            "editor": {key: card[key] for key in ("weights_sha256", "steps", "results") if key in card},
         }
 
     def _asked(self, run: StudyRun) -> dict[str, Any]:
@@ -171,107 +148,3 @@ class Runner:
             starts += made["starts"]
             seconds |= made["seconds"]
         return {"starts": starts, "seconds": seconds}
-
-
-def in_processes(threads: int | None = None) -> Call:
-    """Run each command as a process of its own, which is told of a signal too, so that it saves what it has.
-
-    Args:
-        threads: of each process; None leaves it to the environment.
-    """
-
-    def call(words: Sequence[str]) -> None:
-        # In a job, the study's end is this process's to tell, not that of a part.
-        environment = {name: value for name, value in os.environ.items() if name != ENDED}
-        if threads is not None:
-            environment["OMP_NUM_THREADS"] = str(threads)
-        with _passing_signals_on() as told:
-            process = subprocess.Popen([sys.executable, "-m", "instructedit", *words], env=environment)
-            told.append(process)
-            while True:
-                try:
-                    status = process.wait()
-                    break
-                except KeyboardInterrupt:  # the child has it from the terminal, too
-                    told.append(None)
-        if len(told) > 1:
-            raise NotDone(f"`instructedit {words[0]}` was stopped.", 130, stopped=True)
-        if status:
-            raise NotDone(f"`instructedit {words[0]}` ended with status {status}.", status if status > 0 else 1)
-
-    return call
-
-
-def in_this_process(words: Sequence[str]) -> None:
-    """Run a command in this process: saves the seconds of its imports, which is most of a tiny run."""
-    from argparse import ArgumentError
-
-    from instructedit.cli import run
-
-    try:
-        run(list(words))
-    except (InputError, ArgumentError) as error:
-        raise NotDone(f"`instructedit {words[0]}`: {error}", 2) from error
-    except SystemExit as error:
-        if error.code not in (0, None):
-            status = error.code if isinstance(error.code, int) else 1
-            raise NotDone(f"`instructedit {words[0]}` ended with status {status}.", status) from error
-
-
-@contextmanager
-def _passing_signals_on() -> Iterator[list[Any]]:
-    """Hand SIGTERM and SIGUSR1 to the child; the list holds it, and None behind it once a signal came."""
-    told: list[Any] = []
-
-    def handler(number: int, _frame: FrameType | None) -> None:
-        if told and told[0].poll() is None:
-            told[0].send_signal(number)
-        told.append(None)
-
-    names = [name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), handler) for name in names}
-    try:
-        yield told
-    finally:
-        for name, kept in before.items():
-            signal.signal(getattr(signal, name), kept)
-
-
-def remaining(results: Results, missing: Sequence[StudyRun]) -> float | None:
-    """Estimate the seconds that missing runs take from those that are done; None where none is.
-
-    A training is taken to last as long as the mean of its method's, or of all, and an evaluation of a row likewise.
-    """
-    trainings: list[tuple[str, float]] = []
-    rows: list[float] = []
-    for name in results.done:
-        record, run = results.record(name), results.study.run(name)
-        if record.get("training"):
-            trainings.append((run.trained_as, float(record["training"]["seconds"])))
-        rows += [sum(tasks.values()) for tasks in record["evaluation"].get("seconds", {}).values()]
-    if not rows:
-        return None
-    total = 0.0
-    for run in missing:
-        total += len(results.study.rows(run)) * sum(rows) / len(rows)
-        if run.trains:
-            own = [took for method, took in trainings if method == run.trained_as] or [took for _, took in trainings]
-            if not own:
-                return None
-            total += sum(own) / len(own)
-    return total
-
-
-def clock(seconds: float) -> str:
-    """Write a duration in hours and minutes.
-
-    >>> clock(59), clock(3700)
-    ('1 min', '1 h 02 min')
-    """
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def now() -> str:
-    """Return the time of day, for the lines that say what was begun."""
-    return time.strftime("%H:%M")

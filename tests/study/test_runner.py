@@ -13,9 +13,11 @@ import yaml
 from instructedit.evaluation.ledger import Ledger, Portion
 from instructedit.records import Outcome
 from instructedit.runs.progress import Progress, write_progress
+from instructedit.study.calls import NotDone, in_processes, in_this_process
+from instructedit.study.outlook import remaining
 from instructedit.study.plan import Study, StudyRun
 from instructedit.study.results import Results
-from instructedit.study.runner import NotDone, Runner, in_processes, in_this_process, remaining
+from instructedit.study.runner import Runner
 
 STUDY = Study(
     "s",
@@ -149,12 +151,12 @@ def test_a_process_that_ends_badly_or_is_stopped_is_told(tmp_path: Path) -> None
     assert (caught.value.status, caught.value.stopped) == (2, False)
     script = (
         "import os, signal, sys, threading\n"
-        "from instructedit.study import runner\n"
-        "runner.sys.executable = sys.argv[1]\n"
+        "from instructedit.study import calls\n"
+        "calls.sys.executable = sys.argv[1]\n"
         "threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
         "try:\n"
-        "    runner.in_processes()(['fit'])\n"
-        "except runner.NotDone as error:\n"
+        "    calls.in_processes()(['fit'])\n"
+        "except calls.NotDone as error:\n"
         "    print(error.stopped)\n"
     )
     child = tmp_path / "child"
