@@ -145,8 +145,8 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class Study:
-    """Editors and records that are ready to be measured; ``Study.of`` makes one."""
+class GradientMeasurement:
+    """Editors and records that are ready to be measured; ``GradientMeasurement.of`` makes one."""
 
     named: Sequence[Named]
     loaded: Mapping[Path, Editor]
@@ -167,7 +167,7 @@ class Study:
         dtype: str = "auto",
         device: str = "auto",
         batch: int = 8,
-    ) -> "Study":
+    ) -> "GradientMeasurement":
         """Read cards and records, then load the base and the editors.
 
         Args:

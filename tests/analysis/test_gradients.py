@@ -6,7 +6,7 @@ import pytest
 
 from instructedit.analysis.collect import ALL_SITES
 from instructedit.analysis.gradient_files import write
-from instructedit.analysis.gradients import Findings, Options, Study
+from instructedit.analysis.gradients import Findings, GradientMeasurement, Options
 from instructedit.base import load_base
 from instructedit.checkpoints import EditorCard, save_editor
 from instructedit.instructions.pools import load_pools
@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(place: Path, **changes: object) -> Findings:
     editors = {name: dict.fromkeys(TASKS, str(place / name)) for name in ("instructedit", "mend")}
     settings: dict[str, object] = {"records": 5, "options": QUICK} | changes
-    made = Study.of(settings.pop("editors", editors), str(place / "data"), TASKS, **settings)  # type: ignore[arg-type]
+    made = GradientMeasurement.of(settings.pop("editors", editors), str(place / "data"), TASKS, **settings)  # type: ignore[arg-type]
     done: list[int] = []
     found = made.measure(lambda name, what, steps: done.append(steps))
     assert sum(done) == made.steps

@@ -17,7 +17,7 @@ from instructedit.repeated import gathered
 from instructedit.terminal import quoted
 
 if TYPE_CHECKING:
-    from instructedit.analysis.gradients import Findings, Study
+    from instructedit.analysis.gradients import Findings, GradientMeasurement
     from instructedit.analysis.separation import Interval
 
 ABOUT = """Collect editing gradients of test records, raw and as each editor transforms them, and tell the tasks apart.
@@ -153,17 +153,19 @@ def measure_gradients(
         InputError: something is missing or refused.
     """
     _check(out)
-    from instructedit.analysis.gradients import Options, Study
+    from instructedit.analysis.gradients import GradientMeasurement, Options
     from instructedit.evaluation.progress import EditProgress
 
     options = Options(neighbours, perplexity, draws, seed)
     start = time.perf_counter()
-    study = Study.of(editors, data, tasks, records, instructions, options, base, dtype, device, batch)
-    with EditProgress(study.steps, unit="steps") as progress:
-        found = study.measure(progress.advance)
+    measurement = GradientMeasurement.of(
+        editors, data, tasks, records, instructions, options, base, dtype, device, batch
+    )
+    with EditProgress(measurement.steps, unit="steps") as progress:
+        found = measurement.measure(progress.advance)
     settings = {"data": str(data), "tasks": list(tasks), "records": records, "instructions": instructions}
     settings |= {"neighbours": neighbours, "perplexity": perplexity, "draws": draws, "seed": seed, "batch": batch}
-    _write(Path(out), study, found, settings | {"seconds": round(time.perf_counter() - start, 1)})
+    _write(Path(out), measurement, found, settings | {"seconds": round(time.perf_counter() - start, 1)})
     return found
 
 
@@ -178,18 +180,20 @@ def _check(out: str | Path) -> None:
     check_installed(["matplotlib", "sklearn"])
 
 
-def _write(out: Path, study: "Study", found: "Findings", settings: dict[str, Any]) -> None:
+def _write(out: Path, measurement: "GradientMeasurement", found: "Findings", settings: dict[str, Any]) -> None:
     import torch
 
     from instructedit.analysis.gradient_files import write
     from instructedit.editing.about import told_of_editor
 
     code = revision()
-    told = {str(folder): told_of_editor(editor.card, editor.weights_sha256) for folder, editor in study.loaded.items()}
-    first = next(iter(study.loaded.values()))
+    told = {
+        str(folder): told_of_editor(editor.card, editor.weights_sha256) for folder, editor in measurement.loaded.items()
+    }
+    first = next(iter(measurement.loaded.values()))
     run = {
         **settings,
-        "editors": {one.name: {task: str(folder) for task, folder in one.folders.items()} for one in study.named},
+        "editors": {one.name: {task: str(folder) for task, folder in one.folders.items()} for one in measurement.named},
         "weights": told,
         "base": {"name": first.base.name, "fingerprint": first.base.fingerprint, "dtype": str(first.base.dtype)},
         "perplexity_used": {picture.name: picture.perplexity for picture in found.pictures},
@@ -201,7 +205,7 @@ def _write(out: Path, study: "Study", found: "Findings", settings: dict[str, Any
         "threads": torch.get_num_threads(),
     }
     title = f"{Path(first.card.base).name}, {settings['records']} records a task"
-    if any(editor.card.pools is not None for editor in study.loaded.values()):
+    if any(editor.card.pools is not None for editor in measurement.loaded.values()):
         title += f", {settings['instructions']} instructions"
     try:
         out.mkdir(parents=True, exist_ok=True)
