@@ -190,7 +190,7 @@ def _write(out: Path, measurement: "GradientMeasurement", found: "Findings", set
     told = {
         str(folder): told_of_editor(editor.card, editor.weights_sha256) for folder, editor in measurement.loaded.items()
     }
-    first = next(iter(measurement.loaded.values()))
+    first = next(iter(loaded.values()))
     run = {
         **settings,
         "editors": {one.name: {task: str(folder) for task, folder in one.folders.items()} for one in measurement.named},
@@ -205,7 +205,7 @@ def _write(out: Path, measurement: "GradientMeasurement", found: "Findings", set
         "threads": torch.get_num_threads(),
     }
     title = f"{Path(first.card.base).name}, {settings['records']} records a task"
-    if any(editor.card.pools is not None for editor in measurement.loaded.values()):
+    if any(editor.card.pools is not None for editor in loaded.values()):
         title += f", {settings['instructions']} instructions"
     try:
         out.mkdir(parents=True, exist_ok=True)
