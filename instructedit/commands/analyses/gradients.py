@@ -187,9 +187,8 @@ def _write(out: Path, measurement: "GradientMeasurement", found: "Findings", set
     from instructedit.editing.about import told_of_editor
 
     code = revision()
-    told = {
-        str(folder): told_of_editor(editor.card, editor.weights_sha256) for folder, editor in measurement.loaded.items()
-    }
+    loaded = measurement.loaded
+    told = {str(folder): told_of_editor(editor.card, editor.weights_sha256) for folder, editor in loaded.items()}
     first = next(iter(loaded.values()))
     run = {
         **settings,
