@@ -91,6 +91,10 @@ COMMANDS: dict[str, Command] = {
         "Edit N requests into one base: how many are still answered, how far unrelated answers move; with a picture.",
         takes="argv",
     ),
+    "instruct": Command(
+        "instructedit.commands.instruct:instruct",
+        "Let a language model write a task's descriptions, try them, and keep the best ten; --publish collects all.",
+    ),
     "export": Command(
         "instructedit.commands.export:export",
         "Write a saved edit as a LoRA adapter, a whole model, or the change of the weights, to use anywhere.",

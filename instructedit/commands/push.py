@@ -39,22 +39,22 @@ def push(
     for note in planned.notes:
         print(f"note: {shown(note)}")
     if dry_run:
-        print("\n".join(_shown(planned)))
+        print("\n".join(plan_lines(planned)))
         return
     page = send(planned)
-    print(f"{len(planned.files)} files, {_size(sum(file.size for file in planned.files))}: {shown(page)}")
+    print(f"{len(planned.files)} files, {told_size(sum(file.size for file in planned.files))}: {shown(page)}")
     if planned.kind == "editor":
         print(f"An editor by its name: instructedit edit --editor {planned.repo} --prompt TEXT --target TEXT")
 
 
-def _shown(planned: Plan) -> list[str]:
-    """Everything that would be sent."""
+def plan_lines(planned: Plan) -> list[str]:
+    """Tell everything that would be sent."""
     width = max(len(shown(file.name)) for file in planned.files)
     seen = "private" if planned.private else "public"
     return [
         f"{planned.kind} to {planned.repo}, {seen} (a repository that is there already stays as it is)",
         "",
-        *(f"  {shown(file.name):<{width}}  {_size(file.size):>9}  sha256 {file.sha256}" for file in planned.files),
+        *(f"  {shown(file.name):<{width}}  {told_size(file.size):>9}  sha256 {file.sha256}" for file in planned.files),
         "",
         *([f"Not sent: {', '.join(shown(name) for name in planned.left_out)}", ""] if planned.left_out else []),
         "README.md:",
@@ -65,10 +65,10 @@ def _shown(planned: Plan) -> list[str]:
     ]
 
 
-def _size(size: float) -> str:
+def told_size(size: float) -> str:
     """Bytes as people read them.
 
-    >>> _size(12), _size(12_345), _size(98_765_432)
+    >>> told_size(12), told_size(12_345), told_size(98_765_432)
     ('12 B', '12.3 kB', '98.8 MB')
     """
     for unit in ("B", "kB", "MB"):

@@ -7,18 +7,18 @@ for looking at on this machine and never to be committed or passed on, as the so
 
 import json
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from instructedit.errors import InputError
 from instructedit.evaluation.plan import settings_hash
+from instructedit.json_lines import add, as_lines, read_lines, replace
 from instructedit.records import Outcome
 
 ROWS, TEXTS, RUN, LOCK = "rows.jsonl", "texts.jsonl", "run.json", ".lock"
@@ -125,23 +125,23 @@ class Ledger:
             texts: lines of ``texts.jsonl``.
         """
         place = {"row": portion.row, "task": portion.task, "chunk": portion.chunk}
-        _add(self.folder / TEXTS, _lines({**text, **place} for text in texts))
+        add(self.folder / TEXTS, as_lines({**text, **place} for text in texts))
         end = {"chunk": portion.chunk, "chunk_rows": len(outcomes)}
         rows = [{**asdict(outcome), **stamp, **end} for outcome in outcomes]
-        _add(self.folder / ROWS, _lines(rows))
+        add(self.folder / ROWS, as_lines(rows))
         self.rows[portion] = rows
 
     def note(self, changes: Mapping[str, Any]) -> None:
         """Replace entries of ``run.json``, whole or not at all."""
         self._run |= changes
-        _replace(self.folder / RUN, (json.dumps(self._run, indent=2, default=str) + "\n").encode())
+        replace(self.folder / RUN, (json.dumps(self._run, indent=2, default=str) + "\n").encode())
 
     def _recover(self) -> None:
         try:
             self._run = json.loads((self.folder / RUN).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             self._run = {}
-        found, damaged = _parsed(self.folder / ROWS)
+        found, damaged = read_lines(self.folder / ROWS)
         portions: defaultdict[Portion, list[dict[str, Any]]] = defaultdict(list)
         for row in found:
             if {*OUTCOME_FIELDS, "chunk", "chunk_rows", "config"} <= row.keys():
@@ -150,52 +150,11 @@ class Ledger:
         kept = [row for rows in self.rows.values() for row in rows]
         if damaged or len(kept) < len(found):
             log.warning("%s: a stopped process left %d rows incomplete; dropped.", self.folder, len(found) - len(kept))
-            _replace(self.folder / ROWS, _lines(kept))
-        texts, damaged = _parsed(self.folder / TEXTS)
+            replace(self.folder / ROWS, as_lines(kept))
+        texts, damaged = read_lines(self.folder / TEXTS)
         whole = [t for t in texts if Portion(t.get("row", ""), t.get("task", ""), t.get("chunk", -1)) in self.rows]
         if damaged or len(whole) < len(texts):
-            _replace(self.folder / TEXTS, _lines(whole))
-
-
-def _parsed(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """Read JSON lines; whether anything was no whole line of them comes second."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return [], False
-    *lines, torn = content.split(b"\n")
-    found, damaged = [], bool(torn)
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            found.append(cast(dict[str, Any], row))
-        else:
-            damaged = True
-    return found, damaged
-
-
-def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def _add(path: Path, content: bytes) -> None:
-    if content:
-        with path.open("ab") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+            replace(self.folder / TEXTS, as_lines(whole))
 
 
 def _short(value: Any) -> str:

@@ -55,7 +55,7 @@ class Plan:
     """Everything that would be sent.
 
     Args:
-        kind: a key of ``KINDS``.
+        kind: a key of ``KINDS``; or ``instructions``, a data set, whose files no folder holds.
         repo: the repository's name.
         private: whether only its owner is to see it.
         files: what is sent.
@@ -71,6 +71,11 @@ class Plan:
     left_out: tuple[str, ...]
     card: str
     notes: tuple[str, ...]
+
+    @property
+    def repo_type(self) -> str:
+        """What the Hub is to make of it: a model, or a data set."""
+        return "dataset" if self.kind == "instructions" else "model"
 
 
 def plan(
@@ -118,16 +123,17 @@ def send(planned: Plan) -> str:
 
     if get_token() is None:
         raise no_token()
-    api = HfApi(library_name="instructedit")
+    api, kind = HfApi(library_name="instructedit"), planned.repo_type
     try:
-        made = api.create_repo(planned.repo, private=planned.private, exist_ok=True)
-        if planned.private and not api.repo_info(made.repo_id).private:
+        made = api.create_repo(planned.repo, private=planned.private, exist_ok=True, repo_type=kind)
+        if planned.private and not api.repo_info(made.repo_id, repo_type=kind).private:
             raise InputError(
                 f"{made.repo_id!r} is on the Hub already and is public; nothing was sent. Make it private there, or "
                 "choose another --repo."
             )
         operations = [CommitOperationAdd(file.name, file.source) for file in planned.files]
-        api.create_commit(made.repo_id, operations, commit_message=f"{planned.kind.capitalize()} from InstructEdit")
+        told = f"{planned.kind.capitalize()} from InstructEdit"
+        api.create_commit(made.repo_id, operations, commit_message=told, repo_type=kind)
     except InputError:
         raise
     except hub_errors() as error:

@@ -44,10 +44,13 @@ class InstructionPool:
                 f"{where} has {len(self.descriptions)} descriptions. Write {POOL_SIZE}: "
                 f"{POOL_SIZE - 1} to train on and a last one that is only tested."
             )
+        self._check_texts(where)
+
+    def _check_texts(self, where: str) -> None:
         for text in (self.task, self.label, *self.descriptions):
             if not text.strip() or text != text.strip() or "\n" in text:
                 raise InputError(f"{where} holds {text!r}. Write one line of text without spaces around it.")
-        if len(set(self.descriptions)) < POOL_SIZE:
+        if len(set(self.descriptions)) < len(self.descriptions):
             raise InputError(f"{where} repeats a description. Write {POOL_SIZE} different ones.")
 
     @property

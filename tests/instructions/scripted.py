@@ -1,0 +1,84 @@
+"""A server that speaks OpenAI's chat completions and says what a script has: real HTTP, asked by the real client."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+KEY = "sk-test-0123456789abcdef"
+
+Step = str | int | bytes
+"""An answer's text, a status to fail with, or a body of its own."""
+
+
+@dataclass
+class ScriptedServer:
+    """Answers at ``url``; step by step as ``script`` has it, the last one for ever; ``seen`` has every request."""
+
+    server: HTTPServer
+    script: list[Step]
+    usage: dict[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 100, "completion_tokens": 50})
+    retry_after: str = ""
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.server.expect_request("/v1/chat/completions", method="POST").respond_with_handler(self.answer)
+
+    @property
+    def url(self) -> str:
+        return self.server.url_for("/v1")
+
+    @property
+    def prompts(self) -> list[str]:
+        """What the user's message was, ask by ask."""
+        return [request["messages"][-1]["content"] for request in self.seen]
+
+    def answer(self, request: Request) -> Response:
+        step = self.script[min(len(self.seen), len(self.script) - 1)]
+        self.seen.append(json.loads(request.data))
+        self.keys.add(request.headers.get("authorization", "").removeprefix("Bearer "))
+        if isinstance(step, int):
+            headers = {"retry-after": self.retry_after} if self.retry_after else {}
+            told = json.dumps({"error": {"message": f"wrong key {KEY}" if step == 401 else "not now"}})
+            return Response(told, step, headers=headers, mimetype="application/json")
+        if isinstance(step, bytes):
+            return Response(step, 200, mimetype="text/html" if step[:1] == b"<" else "application/json")
+        content: dict[str, Any] = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "scripted-1",
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}
+            ],
+        }
+        if self.usage is not None:
+            content["usage"] = {**self.usage, "total_tokens": sum(self.usage.values())}
+        return Response(json.dumps(content), 200, mimetype="application/json")
+
+
+VERBS = ("Replace", "Overwrite", "Change", "Revise", "Alter", "Swap", "Exchange", "Correct", "Modify", "Rework")
+OBJECTS = (
+    "the statement's ending with another answer",
+    "what is believed about one subject by something else",
+    "a single relation, keeping its neighbours untouched",
+    "the completion, also where it is asked in other words",
+    "one entry of the model's memory and nothing beside it",
+    "the known object through the given one from now on",
+    "an association between two names as told below",
+    "the reply to this sentence and its paraphrases",
+    "a belief so that the requested words come first",
+    "the fact below, leaving unrelated knowledge alone",
+)
+
+
+def descriptions(n: int = 10, shift: int = 0) -> list[str]:
+    """Different usable descriptions; another shift gives others."""
+    return [f"{VERBS[(i + shift) % 10]} {OBJECTS[(i + 3 * shift) % 10]}." for i in range(n)]
+
+
+def numbered(texts: list[str]) -> str:
+    return "Here they are:\n" + "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
