@@ -54,13 +54,13 @@ class HubServer:
         if request.path == "/api/validate-yaml":
             return _validated(json.loads(request.data)["content"])
         for pattern, answer in (
-            (r"/api/models/(.+)/preupload/main", self._preupload),
-            (r"/api/models/(.+)/commit/main", self._commit),
+            (r"/api/(?:models|datasets)/(.+)/preupload/main", self._preupload),
+            (r"/api/(?:models|datasets)/(.+)/commit/main", self._commit),
             (r"/(.+)\.git/info/lfs/objects/batch", self._batch),
             (r"/store/()(\w+)", self._store),
-            (r"/api/models/(.+)/revision/(.+)", self._info),
-            (r"/api/models/(.+)/tree/(.+)", self._tree),
-            (r"/api/models/([^/]+/[^/]+)", self._info),
+            (r"/api/(?:models|datasets)/(.+)/revision/(.+)", self._info),
+            (r"/api/(?:models|datasets)/(.+)/tree/(.+)", self._tree),
+            (r"/api/(?:models|datasets)/([^/]+/[^/]+)", self._info),
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._file),
         ):
             if found := re.fullmatch(pattern, request.path):

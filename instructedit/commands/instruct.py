@@ -250,12 +250,13 @@ def _provenance(record: "LoopRecord", editor: "TrialEditor", host: str, result: 
 
 def _conclude(where: Path, described: "TaskCard", result: "Result", loop: "Loop", model: str) -> None:
     """Say what came of it, where it lies and what to do next; an end without anything new is an error."""
+    from instructedit.instructions.loop import START
     from instructedit.instructions.loop_record import EVENTS
     from instructedit.instructions.pool_card import CARD_PAGE, POOL
     from instructedit.instructions.pools import POOL_SIZE
 
     ready = len(result.best) == POOL_SIZE
-    new = sum(result.origin[text] != "start" for text in result.best)
+    new = sum(result.origin[text] != START for text in result.best)
     if not ready:
         far = f"{len(loop.usable)} of the {POOL_SIZE} descriptions a pool needs are there"
     elif not result.trials:

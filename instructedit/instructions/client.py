@@ -5,6 +5,7 @@ and seconds; nothing of tasks.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ CHARACTERS_PER_TOKEN = 3
 
 MOST_WAIT_S = 60.0
 MOST_SIGNS = 300
+
+_PREFIX = r"^Error code: \d+ - "
+"""What the client puts before a server's message."""
 
 
 class ServerError(InputError):
@@ -153,7 +157,7 @@ class Server:
         except openai.APIStatusError as error:
             status = error.status_code
             may_pass = status in (408, 409, 429) or status >= 500
-            what = f"{self.host} answers with status {status} ({self._clean(error.message)})"
+            what = f"{self.host} answers with status {status} ({self._clean(re.sub(_PREFIX, '', error.message))})"
             raise _Failure(what, may_pass, _seconds(error.response.headers.get("retry-after")), status) from error
         # What is no JSON, or not of the wanted form, shows up in several ways.
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError) as error:

@@ -28,6 +28,9 @@ Ask = Callable[[Sequence[Message], int, int], Answer]
 Try = Callable[[Sequence[str], int], tuple[Scores, float]]
 """Descriptions and a seed; the scores, and the seconds they took."""
 
+START = "start"
+"""Where descriptions come from that a loop began with."""
+
 LEAST_ANSWER = 32
 """Tokens that are worth asking for."""
 
@@ -131,7 +134,7 @@ class Loop:
         self.on_round = on_round
         self.card, self.names, self.settings, self.record = card, names, settings, record
         self._ask, self._try, self._told = ask, try_, told
-        self.result = Result(list(start), origin=dict.fromkeys(start, "start"))
+        self.result = Result(list(start), origin=dict.fromkeys(start, START))
         self._known = list(start)
         self._waiting: list[str] = []
         self._rejected: list[Verdict] = []

@@ -13,7 +13,7 @@ import yaml
 
 from instructedit.errors import InputError
 from instructedit.instructions.cards import TaskCard
-from instructedit.instructions.loop import Result, told_gain
+from instructedit.instructions.loop import START, Result, told_gain
 from instructedit.instructions.pools import POOL_SIZE, InstructionPool
 from instructedit.instructions.scores import intervals
 from instructedit.json_lines import replace
@@ -37,9 +37,12 @@ def ordered(task: str, texts: Sequence[str]) -> list[str]:
 
 
 def make_pool(card: TaskCard, result: Result) -> InstructionPool | None:
-    """Return the best ten as a pool; None where there are not ten."""
+    """Return the best ten as a pool; None where there are not ten. The ten it began with stay in their order."""
     if len(result.best) < POOL_SIZE:
         return None
+    start = [text for text, origin in result.origin.items() if origin == START]
+    if set(result.best) == set(start):
+        return InstructionPool(card.task, card.label, tuple(start))
     return InstructionPool(card.task, card.label, tuple(ordered(card.task, result.best)))
 
 

@@ -14,6 +14,7 @@ from instructedit.export.card import CARD_FILE
 from instructedit.export.origin import check_repo
 from instructedit.export.upload import Plan, Upload
 from instructedit.instructions.cards import TaskCard
+from instructedit.instructions.loop import START
 from instructedit.instructions.pool_card import CARD, read_card
 from instructedit.instructions.pools import InstructionPool
 from instructedit.json_lines import as_lines
@@ -170,7 +171,7 @@ def _shipped(pool: InstructionPool, card: TaskCard | None) -> Iterator[dict[str,
 def _of_run(made: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     task, provenance = made["task"], made["provenance"]
     for each in made["descriptions"]:
-        own = each["origin"] == "start"
+        own = each["origin"] == START
         scores = each["scores"]
         score = scores.get("score")
         yield _row(

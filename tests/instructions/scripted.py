@@ -7,6 +7,8 @@ from typing import Any
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from instructedit.tasks.choice import stable_hash
+
 KEY = "sk-test-0123456789abcdef"
 
 Step = str | int | bytes
@@ -46,14 +48,14 @@ class ScriptedServer:
             return Response(told, step, headers=headers, mimetype="application/json")
         if isinstance(step, bytes):
             return Response(step, 200, mimetype="text/html" if step[:1] == b"<" else "application/json")
+        if self.usage is None:  # as the client estimates them
+            step = step[: 3 * (self.seen[-1]["max_tokens"] - 1)]
         content: dict[str, Any] = {
             "id": "x",
             "object": "chat.completion",
             "created": 1,
             "model": "scripted-1",
-            "choices": [
-                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}
-            ],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}],
         }
         if self.usage is not None:
             content["usage"] = {**self.usage, "total_tokens": sum(self.usage.values())}
@@ -61,23 +63,16 @@ class ScriptedServer:
 
 
 VERBS = ("Replace", "Overwrite", "Change", "Revise", "Alter", "Swap", "Exchange", "Correct", "Modify", "Rework")
-OBJECTS = (
-    "the statement's ending with another answer",
-    "what is believed about one subject by something else",
-    "a single relation, keeping its neighbours untouched",
-    "the completion, also where it is asked in other words",
-    "one entry of the model's memory and nothing beside it",
-    "the known object through the given one from now on",
-    "an association between two names as told below",
-    "the reply to this sentence and its paraphrases",
-    "a belief so that the requested words come first",
-    "the fact below, leaving unrelated knowledge alone",
-)
 
 
 def descriptions(n: int = 10, shift: int = 0) -> list[str]:
-    """Different usable descriptions; another shift gives others."""
-    return [f"{VERBS[(i + shift) % 10]} {OBJECTS[(i + 3 * shift) % 10]}." for i in range(n)]
+    """Different usable descriptions; another shift gives others, none of them near these."""
+    return [f"{VERBS[i % 10]} {_word(i, shift, 0)} and {_word(i, shift, 1)} by {_word(i, shift, 2)}." for i in range(n)]
+
+
+def _word(*place: int) -> str:
+    number = stable_hash("word", *map(str, place))
+    return "".join("bdfgklmnprstvz"[number >> 8 * k & 7] + "aeiou"[(number >> 8 * k + 4 & 15) % 5] for k in range(4))
 
 
 def numbered(texts: list[str]) -> str:

@@ -24,7 +24,7 @@ FORMS = {
     "labels": "\n".join(f"{n}. Description: {text}" for n, text in enumerate(TEXTS, 1)),
     "chatter around": "Sure, here you are!\n\n1. {}\n2. {}\n3. {}\n\nLet me know if you want more.".format(*TEXTS),
     "empty lines": "\n\n".join(f"{n}. {text}" for n, text in enumerate(TEXTS, 1)),
-    "wrapped": "1. Change the answer\n   to this.\n2. Keep all other answers\nas they are.\n3. Give the new ending, always.",
+    "wrapped": "1. Change the answer\n   to this.\n2. Keep all other answers\nas they are.\n3. " + TEXTS[2],
     "plain lines": "\n".join(TEXTS),
     "a list": json.dumps(TEXTS),
     "an object": json.dumps({"descriptions": TEXTS}),
@@ -57,7 +57,11 @@ def test_anything_gives_single_lines(answer: str) -> None:
         assert text and text == " ".join(text.split())
 
 
-@given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
 def test_any_json_is_survived(value: object) -> None:
     descriptions_in(json.dumps(value))
     descriptions_in(json.dumps(value)[:-1])

@@ -67,7 +67,7 @@ def test_reasons_never_say_which_example() -> None:
         GOOD,
         "Change what the model says about the film below.",  # a title that begins a sentence, and an ordinary word
         "Keep the rest. Change the ending of this statement only.",
-        " ".join(f"word{n}" for n in range(MAX_WORDS)),
+        " ".join(f"{chr(97 + n // 7)}{chr(97 + n % 7)}word" for n in range(MAX_WORDS)),
     ],
 )
 def test_what_can(text: str) -> None:

@@ -1,0 +1,136 @@
+"""Asking a server: the real client over real HTTP, what is tried again, what ends at once, and where the key goes."""
+
+import logging
+import socket
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from instructedit.errors import InputError
+from instructedit.instructions.client import KEY_VARIABLE, Server, ServerError, host_of
+from tests.instructions.scripted import KEY, ScriptedServer, Step
+
+pytest.importorskip("openai", reason="asking a server needs the extra llm")
+
+ASKED = [{"role": "user", "content": "Write ten."}]
+
+
+@pytest.fixture
+def waited() -> list[float]:
+    return []
+
+
+def server(scripted: ScriptedServer, waited: list[float], **changes: object) -> Server:
+    return Server("some-model", scripted.url, sleep=waited.append, **changes)  # type: ignore[arg-type]
+
+
+def script(httpserver: HTTPServer, *steps: Step, **changes: object) -> ScriptedServer:
+    return ScriptedServer(httpserver, list(steps), **changes)  # type: ignore[arg-type]
+
+
+def test_an_answer_with_its_cost(httpserver: HTTPServer, waited: list[float]) -> None:
+    scripted = script(httpserver, "1. Ten.")
+    answer = server(scripted, waited, temperature=0.5).ask(ASKED, 77, 5)
+    assert (answer.text, answer.prompt_tokens, answer.completion_tokens, answer.tokens) == ("1. Ten.", 100, 50, 150)
+    assert answer.model == "scripted-1" and not answer.estimated and answer.tries == 1 and waited == []
+    (sent,) = scripted.seen
+    assert sent["messages"] == ASKED and (sent["max_tokens"], sent["seed"], sent["temperature"]) == (77, 5, 0.5)
+
+
+def test_tokens_are_estimated_where_the_server_does_not_say(httpserver: HTTPServer, waited: list[float]) -> None:
+    answer = server(script(httpserver, "x" * 300, usage=None), waited).ask(ASKED, 77, 5)
+    assert answer.estimated and answer.completion_tokens == 101 and answer.prompt_tokens > 5
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 408])
+def test_what_may_pass_is_tried_again_with_growing_waits(
+    httpserver: HTTPServer, waited: list[float], status: int
+) -> None:
+    scripted = script(httpserver, status, status, "at last")
+    answer = server(scripted, waited).ask(ASKED, 9, 0)
+    assert answer.text == "at last" and answer.tries == 3 and waited == [1.0, 2.0]
+
+
+def test_the_server_may_say_how_long_to_wait(httpserver: HTTPServer, waited: list[float]) -> None:
+    server(script(httpserver, 429, "now", retry_after="7"), waited).ask(ASKED, 9, 0)
+    server(script(httpserver, 429, "now", retry_after="99999"), waited)
+    assert waited == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(401, KEY_VARIABLE), (403, KEY_VARIABLE), (404, "--model"), (400, "log")]
+)
+def test_what_will_not_pass_ends_at_once(
+    httpserver: HTTPServer, waited: list[float], monkeypatch: pytest.MonkeyPatch, status: int, words: str
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    scripted = script(httpserver, status)
+    with pytest.raises(ServerError, match=words) as error:
+        server(scripted, waited).ask(ASKED, 9, 0)
+    assert len(scripted.seen) == 1 and waited == [] and str(status) in str(error.value)
+    # The server repeats the key in its message.
+    assert KEY not in str(error.value) and scripted.keys == {KEY}
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"<html>hello</html>", b"{}", b'{"choices": []}', b'{"choices": [{"message": 3}]}', b"[1]", b"{", b""]
+)
+def test_nonsense_is_tried_again_and_then_ends(httpserver: HTTPServer, waited: list[float], nonsense: bytes) -> None:
+    scripted = script(httpserver, nonsense)
+    with pytest.raises(ServerError, match="no chat completion"):
+        server(scripted, waited, retries=2).ask(ASKED, 9, 0)
+    assert len(scripted.seen) == 3 and len(waited) == 2
+
+
+def test_a_dead_server_ends_after_its_retries(waited: list[float]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told: list[str] = []
+    dead = Server("m", f"http://127.0.0.1:{port}/v1", retries=3, sleep=waited.append, told=told.append)
+    with pytest.raises(ServerError, match=f"Cannot reach 127.0.0.1:{port}.*4 times. Start the server"):
+        dead.ask(ASKED, 9, 0)
+    assert waited == [1.0, 2.0, 4.0] and len(told) == 3 and "(2 of 4)" in told[0]
+
+
+def test_a_server_that_hangs_ends(waited: list[float]) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        slow = Server(
+            "m", f"http://127.0.0.1:{silent.getsockname()[1]}/v1", timeout_s=0.2, retries=1, sleep=waited.append
+        )
+        with pytest.raises(ServerError, match="No answer from"):
+            slow.ask(ASKED, 9, 0)
+
+
+def test_without_a_key_a_server_of_ones_own_is_asked_all_the_same(
+    httpserver: HTTPServer, waited: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    scripted = script(httpserver, "yes")
+    assert server(scripted, waited).ask(ASKED, 9, 0).text == "yes"
+    with pytest.raises(InputError, match=f"{KEY_VARIABLE} is not set"):
+        Server("m")
+
+
+def test_the_key_is_in_no_log(
+    httpserver: HTTPServer, waited: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    with caplog.at_level(logging.DEBUG):
+        server(script(httpserver, 500, "yes"), waited).ask(ASKED, 9, 0)
+    assert caplog.records and KEY not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://[", "http://a:b/v1", "x"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(InputError, match="no address"):
+        host_of(url)
+
+
+@pytest.mark.parametrize("url", ["https://me:secret@host/v1", "https://host/v1?key=secret"])
+def test_keys_do_not_belong_into_the_address(url: str) -> None:
+    with pytest.raises(InputError, match="more than an address") as error:
+        host_of(url)
+    assert "secret" not in str(error.value)
