@@ -15,10 +15,11 @@ from pytest_httpserver import HTTPServer
 
 from instructedit.instructions.client import KEY_VARIABLE
 from instructedit.instructions.pools import load_pools
+from instructedit.tasks.prepared import write_prepared
 from tests.hub_server import HubServer
 from tests.instructions.conftest import TRIAL
 from tests.instructions.scripted import KEY, ScriptedServer, descriptions, numbered
-from tests.lightning_modules.conftest import run
+from tests.lightning_modules.conftest import example, run
 from tests.test_hub import hub  # noqa: F401 - a fixture
 
 pytest.importorskip("openai", reason="asking a server needs the extra llm")
@@ -42,7 +43,7 @@ def test_two_rounds_end_in_a_pool_that_fit_takes(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     scripted = ScriptedServer(httpserver, list(ANSWERS))
-    assert run("instruct", *flags(scripted)) == 0
+    assert run("instruct", *flags(scripted, "--patience", "9")) == 0
     told = capsys.readouterr()
     for words in (
         "round 1, ask 1: 10 of 10 descriptions can be used; 150 tokens",
@@ -72,10 +73,10 @@ def test_two_rounds_end_in_a_pool_that_fit_takes(
     assert KEY not in told.out + told.err and scripted.keys == {KEY}
     # Again: nothing is asked or trained.
     before = (OUT / "pool.yaml").read_bytes()
-    assert run("instruct", *flags(scripted)) == 0
+    assert run("instruct", *flags(scripted, "--patience", "9")) == 0
     assert len(scripted.seen) == 2 and (OUT / "pool.yaml").read_bytes() == before
     # More rounds go on; other settings do not.
-    assert run("instruct", *flags(scripted, "--rounds", "3")) == 0
+    assert run("instruct", *flags(scripted, "--rounds", "3", "--patience", "9")) == 0
     assert len(scripted.seen) == 3
     assert run("instruct", *flags(scripted, "--trial.steps", "3")) == 2
     assert "trial.steps (2, now 3)" in capsys.readouterr().err
@@ -201,37 +202,42 @@ def test_publishing_sends_a_data_set(
 LONG = "This very long description only drowns what is asked in words that say nothing about it at all, number"
 
 
+def _words(first: str, *then: str) -> list[str]:
+    return [f"{first}{middle}{last}o" for middle in then for last in "ae"]
+
+
 @pytest.mark.slow
 def test_a_trained_trial_ranks_planted_descriptions_and_tells_no_gain_among_equals(
     place: Path, httpserver: HTTPServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a random GPT-2 long descriptions drown the input: edits under them are made worse than under short ones."""
-    config = {**TRIAL, "steps": 16, "batch": 4, "records": 5, "rank": 16}
-    Path("config.yaml").write_text(yaml.safe_dump({"trial": config}))
-    long = [
-        f"{LONG} {word} {word[::-1]} {word.upper()} {word * 3}."
-        for word in ("ab", "ce", "di", "fo", "gu", "ha", "ji", "ko", "lu", "ma")
-    ]
+    """On a random GPT-2 long descriptions drown the input: edits under them come out worse than under short ones."""
+    records = {"train": range(24), "validation": range(8), "test": range(2)}
+    splits = {split: [example("counterfact", split, n) for n in numbers] for split, numbers in records.items()}
+    write_prepared(Path("prepared"), "counterfact", splits, {})  # type: ignore[arg-type]
+    trial = {**TRIAL, "rank": 16, "lr": 5e-3, "steps": 12, "batch": 4, "records": 8, "seeds": 3}
+    Path("config.yaml").write_text(yaml.safe_dump({"trial": trial}))
+    long = [2 * f"{LONG} {word} {word[::-1]} {word.upper()} {word * 3}." for word in _words("", *"bdfgk")]
     document = {"task": "counterfact", "label": "Facts", "descriptions": long}
     Path("pools.yaml").write_text(yaml.safe_dump(document))
-    short = [[f"Do {word} {word[::-1]} {n} {word[::2]} so." for n, word in enumerate(words)] for words in _words()]
+    short = [
+        [f"Do {word} {word[::-1]} {n} {word[::2]} so." for n, word in enumerate(_words(first, *"lmnrs"))]
+        for first in ("ka", "po")
+    ]
     scripted = ScriptedServer(httpserver, [numbered(each) for each in short])
-    assert run("instruct", *flags(scripted, "--instructions", "pools.yaml", "--patience", "1")) == 0
+    more = ["--instructions", "pools.yaml", "--patience", "1", "--threshold", "0.02"]
+    assert run("instruct", *flags(scripted, *more)) == 0
     first, second = events("round")
     assert set(first["best"]) == set(short[0]) and first["gained"]
-    assert first["gain"]["mean"] > max(first["gain"]["noise"], 0.03)
-    assert not second["gained"]
-    assert "round 1: gain of" in (told := capsys.readouterr().out) and "round 2: no gain beyond the noise" in told
-
-
-def _words() -> list[list[str]]:
-    return [[f"{a}{b}{c}o" for b in "lmnrs" for c in "ae"] for a in ("ka", "po")]
+    assert first["gain"]["mean"] > max(first["gain"]["noise"], 0.05)
+    assert not second["gained"] and abs(second["gain"]["mean"]) < 0.02
+    told = capsys.readouterr().out
+    assert "round 1: gain of" in told and "beyond the noise in round 1" in told
 
 
 @pytest.mark.slow
 def test_killed_in_the_middle_of_a_trial_it_goes_on(place: Path, httpserver: HTTPServer) -> None:
     scripted = ScriptedServer(httpserver, list(ANSWERS))
-    command = [sys.executable, "-m", "instructedit", "instruct", *flags(scripted, "--trial.steps", "400")]
+    command = [sys.executable, "-m", "instructedit", "instruct", *flags(scripted, "--trial.steps", "50")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -244,5 +250,5 @@ def test_killed_in_the_middle_of_a_trial_it_goes_on(place: Path, httpserver: HTT
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert len(events("ask")) == 1 and not events("trial")
-    assert run("instruct", *flags(scripted, "--trial.steps", "400", "--rounds", "1")) == 0
+    assert run("instruct", *flags(scripted, "--trial.steps", "50", "--rounds", "1")) == 0
     assert len(scripted.seen) == 1 and len(events("trial")) == 2
