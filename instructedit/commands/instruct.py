@@ -231,7 +231,7 @@ def _provenance(record: "LoopRecord", editor: "TrialEditor", host: str, result: 
     begun, code = run["starts"][0], run["starts"][-1]
     own = {name: value for name, value in asdict(trial).items() if name not in ("data", "base", "edits_at_once")}
     return {
-        "model": json.loads(run["settings"]["model"]),
+        "model": _named(json.loads(run["settings"]["model"])),
         "answered as": sorted({Path(line["answer"]["model"]).name for line in asks if line["answer"]["model"]}),
         "server": host,
         "begun": begun["at"],
@@ -239,13 +239,18 @@ def _provenance(record: "LoopRecord", editor: "TrialEditor", host: str, result: 
         "commit": code["commit"],
         "dirty": code["dirty"],
         "versions": code["versions"],
-        "base": Path(trial.base).name,
+        "base": _named(trial.base),
         "base fingerprint": editor.fingerprint,
         "data sha256": editor.hashes,
         "records scored": len(editor.records.validation),
         "seeds": [json.loads(run["settings"]["seed"]) + number for number in range(trial.seeds)],
         "trial": own,
     }
+
+
+def _named(model: str) -> str:
+    """A model's name for others to read: of a path of this machine its last part alone."""
+    return Path(model).name if model[:1] in "/.~" or Path(model).is_dir() else model
 
 
 def _conclude(where: Path, described: "TaskCard", result: "Result", loop: "Loop", model: str) -> None:

@@ -98,6 +98,7 @@ class Server:
     ) -> None:
         self.model, self.temperature, self.retries, self.backoff_s = model, temperature, retries, backoff_s
         self._sleep, self._told = sleep, told
+        self._options = ["max_tokens", "temperature", "seed"]
         self.host = host_of(base_url)
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         if not self._key and not base_url:
@@ -105,7 +106,13 @@ class Server:
                 f"The environment variable {KEY_VARIABLE} is not set, which OpenAI's server needs. Set it, or name "
                 "another server with --base-url, such as http://localhost:8000/v1."
             )
-        from openai import OpenAI
+        try:
+            from openai import OpenAI
+        except ModuleNotFoundError as error:
+            raise InputError(
+                "Asking a server needs the package 'openai', which is not installed. "
+                "Run `pip install 'instructedit[llm]'`."
+            ) from error
 
         # Retries are ours: the client's own tell nobody what they wait for.
         self._client = OpenAI(
@@ -126,30 +133,41 @@ class Server:
         Raises:
             ServerError: the server refuses, or every try failed.
         """
-        start = time.monotonic()
-        for attempt in range(self.retries + 1):
+        start, attempt = time.monotonic(), 0
+        while True:
             try:
                 said = self._once(messages, max_tokens, seed)
                 return self._answer(said, messages, time.monotonic() - start, attempt + 1)
             except _Failure as failure:
+                if self._can_do_without(failure):
+                    continue
                 if not failure.may_pass or attempt == self.retries:
                     raise ServerError(self._end(failure, attempt + 1)) from failure.__cause__
                 wait = min(failure.wait_s or self.backoff_s * 2**attempt, MOST_WAIT_S)
                 self._told(f"{failure}; trying again in {wait:.0f} s ({attempt + 2} of {self.retries + 1})")
                 self._sleep(wait)
-        raise AssertionError("a try either answers or raises")
+                attempt += 1
+
+    def _can_do_without(self, failure: "_Failure") -> bool:
+        """Leave an option out, or spell it anew, where the server refuses it: some models take no temperature."""
+        if failure.status not in (400, 422):
+            return False
+        for option in [option for option in ("max_tokens", "temperature", "seed") if option in str(failure)]:
+            if option in self._options:
+                self._options.remove(option)
+                if option == "max_tokens":
+                    self._options.append("max_completion_tokens")
+                return True
+        return False
 
     def _once(self, messages: Sequence[Message], max_tokens: int, seed: int) -> Any:
         import openai
 
+        values: dict[str, Any] = {"max_tokens": max_tokens, "max_completion_tokens": max_tokens, "seed": seed}
+        values |= {"temperature": self.temperature}
+        options = {name: values[name] for name in self._options}
         try:
-            return self._client.chat.completions.create(
-                model=self.model,
-                messages=list(messages),  # type: ignore[arg-type, unused-ignore]
-                max_tokens=max_tokens,
-                temperature=self.temperature,
-                seed=seed,
-            )
+            return self._client.chat.completions.create(model=self.model, messages=list(messages), **options)
         except openai.APITimeoutError as error:
             raise _Failure(f"No answer from {self.host} in time", True) from error
         except openai.APIConnectionError as error:

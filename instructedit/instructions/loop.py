@@ -80,8 +80,9 @@ class Result:
     """Where a loop is, and at its end what came of it.
 
     Attributes:
-        best: the best descriptions so far, best first; ten, or none yet.
-        trials: the scores of the last round in which all of them were tried, one table a seed; empty where none was.
+        best: the ten kept, best first, or none yet. They change in a round whose gain exceeds its noise, and only then.
+        shown: the ten of the highest scores in the last trial, which the model is shown.
+        trials: the scores of the last round that tried any, one table a seed; empty where none did.
         origin: where each description comes from: ``start``, or the round and ask that brought it.
         gains: by round.
         asks: answers read.
@@ -93,6 +94,7 @@ class Result:
     """
 
     best: list[str]
+    shown: list[str] = field(default_factory=list)
     trials: list[Scores] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
     gains: dict[int, Gain] = field(default_factory=dict)
@@ -179,7 +181,12 @@ class Loop:
         if trials is None:
             return
         found = gain(trials, result.best, size) if result.best else None
-        result.best, result.trials = best(trials, result.best, size), trials
+        result.shown, result.trials = best(trials, result.best, size), trials
+        if found is None or found.told:
+            # Without that, whatever noise favours would take the place of what is known to work.
+            result.best = result.shown
+        else:
+            result.best = best(trials, result.best, len(tried), only=result.best)
         self._waiting = []
         self._closed(round, found, "")
 
@@ -213,7 +220,9 @@ class Loop:
             answer = self._answer(round, number, messages)
             if answer is None:
                 break
-            verdicts = screen(descriptions_in(answer.text), self.card, self.names, self._known)
+            texts = descriptions_in(answer.text)
+            cut = [Verdict(texts.pop(), "cut off, see --answer-tokens")] if answer.cut and texts else []
+            verdicts = screen(texts, self.card, self.names, self._known) + cut
             usable = [verdict.text for verdict in verdicts if verdict.usable][: wanted - len(found)]
             found += usable
             self._known += usable
@@ -237,7 +246,7 @@ class Loop:
         measured: list[Measured] = []
         if self.result.trials:
             values = means(self.result.trials)
-            measured = [Measured(text, values[text]) for text in self.result.best]
+            measured = [Measured(text, values[text]) for text in self.result.shown]
         else:
             found = [*self._waiting, *found]
         rejected = [(verdict.text, verdict.reason.partition(":")[0]) for verdict in self._rejected[:SHOWN_REJECTED]]

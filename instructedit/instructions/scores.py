@@ -68,10 +68,18 @@ def intervals(trials: Sequence[Scores], text: str) -> dict[str, Estimate]:
     }
 
 
-def best(trials: Sequence[Scores], before: Sequence[str], size: int) -> list[str]:
-    """Return the ``size`` descriptions of the highest mean score, best first; of equals those from before."""
+def best(trials: Sequence[Scores], before: Sequence[str], size: int, only: Sequence[str] | None = None) -> list[str]:
+    """Return the ``size`` descriptions of the highest mean score, best first; of equals those from before.
+
+    Args:
+        trials: one table for each seed.
+        before: the old descriptions.
+        size: how many.
+        only: choose among these; None is all.
+    """
     records = list(_records(trials))
-    return _chosen(trials, list(range(len(trials))), records, before, size)
+    order = _chosen(trials, list(range(len(trials))), records, before, len(trials[0]))
+    return [text for text in order if only is None or text in only][:size]
 
 
 def gain(trials: Sequence[Scores], before: Sequence[str], size: int) -> Gain:

@@ -14,6 +14,8 @@ from instructedit.terminal import shown
 
 MIN_WORDS, MAX_WORDS = 5, 40
 MAX_CHARACTERS = 300
+LEAST_DIFFERENT = 0.6
+"""A text in which a smaller share of the words differ goes in circles."""
 SAME_WORDS = 0.75
 """From this share of common words on (Jaccard), two descriptions are one."""
 SAME_SIGNS = 0.88
@@ -23,7 +25,7 @@ LONGEST_NAME = 12
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _OTHER_SLOTS = re.compile(r"\{[^{}]*\}|<[^<>]*>|\$\w|%\w|\b[A-Z]{2,}_[A-Z]+\b")
-_FRAME = re.compile(r"\b(?:Task|Description|Input|Target|Placeholder)\s*:")
+_FRAME = re.compile(r"\b(?:Task|Title|Example|Description|Input|Target|Placeholder)\s*:")
 _CHATTER = re.compile(
     r"^(?:sure|certainly|of course|here (?:are|is)|okay|ok,|i |i'm|as an ai|sorry|these (?:are|descriptions)|note:)",
     re.IGNORECASE,
@@ -130,11 +132,13 @@ def _fault(text: str, card: TaskCard, names: Names) -> str:
     fault = _placeholder_fault(text, card)
     if fault:
         return fault
+    if "?" in text:
+        return "asks a question"
     if _FRAME.search(text) or "://" in text:
         return "holds a label such as Input:, or an address"
     if sum(sign.isalpha() or sign.isspace() for sign in text) < 0.8 * len(text):
         return "mostly not words"
-    if len({word.casefold() for word in words}) < 0.5 * len(words):
+    if len({word.casefold() for word in words}) < LEAST_DIFFERENT * len(words):
         return "repeats its own words"
     # Not which: reasons are told to the server.
     return "names an example" if names.found_in(_BRACKETS.sub(" ", text)) else ""

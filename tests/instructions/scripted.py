@@ -17,12 +17,17 @@ Step = str | int | bytes
 
 @dataclass
 class ScriptedServer:
-    """Answers at ``url``; step by step as ``script`` has it, the last one for ever; ``seen`` has every request."""
+    """Answers at ``url``; step by step as ``script`` has it, the last one for ever; ``seen`` has every request.
+
+    ``refused`` are options of a request that it does not take.
+    """
 
     server: HTTPServer
     script: list[Step]
     usage: dict[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 100, "completion_tokens": 50})
     retry_after: str = ""
+    finish: str = "stop"
+    refused: tuple[str, ...] = ()
     seen: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
 
@@ -42,6 +47,10 @@ class ScriptedServer:
         step = self.script[min(len(self.seen), len(self.script) - 1)]
         self.seen.append(json.loads(request.data))
         self.keys.add(request.headers.get("authorization", "").removeprefix("Bearer "))
+        for option in self.refused:
+            if option in self.seen[-1]:
+                told = json.dumps({"error": {"message": f"Unsupported parameter: '{option}' is not supported."}})
+                return Response(told, 400, mimetype="application/json")
         if isinstance(step, int):
             headers = {"retry-after": self.retry_after} if self.retry_after else {}
             told = json.dumps({"error": {"message": f"wrong key {KEY}" if step == 401 else "not now"}})
@@ -55,7 +64,7 @@ class ScriptedServer:
             "object": "chat.completion",
             "created": 1,
             "model": "scripted-1",
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}],
+            "choices": [{"index": 0, "finish_reason": self.finish, "message": {"role": "assistant", "content": step}}],
         }
         if self.usage is not None:
             content["usage"] = {**self.usage, "total_tokens": sum(self.usage.values())}

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 
 import pytest
 from pytest_httpserver import HTTPServer
@@ -38,7 +39,7 @@ def test_an_answer_with_its_cost(httpserver: HTTPServer, waited: list[float]) ->
 
 
 def test_tokens_are_estimated_where_the_server_does_not_say(httpserver: HTTPServer, waited: list[float]) -> None:
-    answer = server(script(httpserver, "x" * 300, usage=None), waited).ask(ASKED, 77, 5)
+    answer = server(script(httpserver, "x" * 300, usage=None), waited).ask(ASKED, 500, 5)
     assert answer.estimated and answer.completion_tokens == 101 and answer.prompt_tokens > 5
 
 
@@ -52,9 +53,12 @@ def test_what_may_pass_is_tried_again_with_growing_waits(
 
 
 def test_the_server_may_say_how_long_to_wait(httpserver: HTTPServer, waited: list[float]) -> None:
-    server(script(httpserver, 429, "now", retry_after="7"), waited).ask(ASKED, 9, 0)
-    server(script(httpserver, 429, "now", retry_after="99999"), waited)
-    assert waited == [7.0]
+    scripted = script(httpserver, 429, "now", retry_after="7")
+    server(scripted, waited).ask(ASKED, 9, 0)
+    scripted.seen.clear()
+    scripted.retry_after = "99999"
+    server(scripted, waited).ask(ASKED, 9, 0)
+    assert waited == [7.0, 60.0]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +74,17 @@ def test_what_will_not_pass_ends_at_once(
     assert len(scripted.seen) == 1 and waited == [] and str(status) in str(error.value)
     # The server repeats the key in its message.
     assert KEY not in str(error.value) and scripted.keys == {KEY}
+
+
+def test_options_a_model_does_not_take_are_left_out(httpserver: HTTPServer, waited: list[float]) -> None:
+    scripted = script(httpserver, "yes", refused=("max_tokens", "temperature", "seed"))
+    asked = server(scripted, waited)
+    assert asked.ask(ASKED, 77, 5).text == "yes" and waited == []
+    assert {"max_completion_tokens", "model", "messages"} == set(scripted.seen[-1])
+    assert asked.ask(ASKED, 77, 5).tries == 1 and len(scripted.seen) == 5
+    scripted.refused = ("max_tokens", "max_completion_tokens")
+    with pytest.raises(ServerError, match="max_completion_tokens"):
+        asked.ask(ASKED, 7, 0)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +136,12 @@ def test_the_key_is_in_no_log(
     with caplog.at_level(logging.DEBUG):
         server(script(httpserver, 500, "yes"), waited).ask(ASKED, 9, 0)
     assert caplog.records and KEY not in caplog.text
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(InputError, match=r"instructedit\[llm\]"):
+        Server("m", "http://localhost:1/v1")
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://[", "http://a:b/v1", "x"])

@@ -163,7 +163,7 @@ def test_all_pools_are_a_data_set(
     place: Path, httpserver: HTTPServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted = ScriptedServer(httpserver, list(ANSWERS))
-    assert run("instruct", *flags(scripted, "--rounds", "1")) == 0
+    assert run("instruct", *flags(scripted, "--rounds", "1", "--from-scratch")) == 0
     capsys.readouterr()
     assert run("instruct", "--publish", "--dry-run", "--runs", str(OUT), "--out", "set", "--repo", "me/set") == 0
     told = capsys.readouterr().out

@@ -89,6 +89,21 @@ def test_the_best_planted_descriptions_come_first(httpserver: HTTPServer, tmp_pa
     assert result.best == descriptions(10, 1) and result.ended == "rounds"
 
 
+def test_what_noise_favours_takes_no_place(httpserver: HTTPServer, tmp_path: Path) -> None:
+    scripted = ScriptedServer(httpserver, list(ANSWERS))
+    result = run(tmp_path, asking(scripted))
+    assert result.ended == "stopped" and set(result.best) == set(START)
+    # The model is shown what came out best all the same.
+    assert set(result.shown) != set(START) and any(text in scripted.prompts[1] for text in descriptions(10, 1))
+
+
+def test_what_was_cut_off_is_not_used(httpserver: HTTPServer, tmp_path: Path) -> None:
+    scripted = ScriptedServer(httpserver, list(ANSWERS), finish="length")
+    run(tmp_path, asking(scripted), replace(QUICK, rounds=1, asks=1))
+    (line,) = lines(tmp_path, "screened")
+    assert line["kept"] == descriptions(9, 1) and "--answer-tokens" in line["rejected"][0]["reason"]
+
+
 def test_without_a_pool_the_first_ten_begin_it(httpserver: HTTPServer, tmp_path: Path) -> None:
     scripted = ScriptedServer(httpserver, [numbered(descriptions(4, 1)), numbered(descriptions(10, 1)), ANSWERS[1]])
     result = run(tmp_path, asking(scripted), replace(QUICK, rounds=2, asks=2), start=())

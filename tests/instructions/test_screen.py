@@ -42,6 +42,8 @@ def reason(text: str, card=FACTS, before=()) -> str:  # type: ignore[no-untyped-
         ("Change the fact ] about it to another one now.", "another kind"),
         ("Change the fact. Input: the fact goes in here.", "label"),
         ("Read https://example.org and change the fact there.", "address"),
+        ("What does this mean for the fact below, then?", "question"),
+        ("Title: the right answer to what is stated below.", "label"),
         ("Change the fact \x1b[31m that is stated below, please.", "one plain line"),
         ("Change the fact 1234567890 1234567890 = 1234567890.", "mostly not words"),
         ("fact fact fact fact change fact fact fact fact", "repeats its own words"),
