@@ -272,9 +272,10 @@ def _conclude(where: Path, described: "TaskCard", result: "Result", loop: "Loop"
     if result.ended == "server":
         raise InputError(f"{result.why.rstrip('.')}. After {result.asks} answers {far}. {again}")
     if not result.usable or not ready:
+        used = f"{result.usable or 'No'} description{'s' * (result.usable > 1)} could be used in {result.asks} asks"
         raise InputError(
-            f"{result.why[:1].upper()}{result.why[1:]}, from {model}; {far}. Reasons are in {where / EVENTS}. Try a "
-            "larger model or more --rounds; the same command goes on."
+            f"{used} of {model} ({result.why}); {far}. The reasons are in {where / EVENTS}. Try a larger model, or "
+            "more --rounds: the same command goes on."
         )
     gains = [number for number, found in result.gains.items() if found.told]
     print(f"ended   {result.why}; {result.asks} answers, {result.tokens} tokens, {result.seconds:.0f} s")

@@ -88,7 +88,7 @@ def test_two_rounds_end_in_a_pool_that_fit_takes(
         (401, f"status 401 (wrong key ***). Set {KEY_VARIABLE}"),
         (503, "status 503 (not now). Start the server"),
         (b"<html>", "no chat completion"),
-        ("Nice weather.", "No description could be used in 2 asks, from some-model at"),
+        ("Nice weather.", "No description could be used in 2 asks of some-model at"),
     ],
 )
 def test_a_server_of_no_use_is_one_line_with_the_best_so_far(
