@@ -47,6 +47,7 @@ def values(found: Findings) -> list[float]:
     return [row.found.value for row in found.rows]
 
 
+@pytest.mark.slow
 def test_instructions_seeds_and_batches(place: Path) -> None:
     plain = study(place)
     assert values(plain) == values(study(place))

@@ -41,6 +41,7 @@ def lines(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_transfer_has_every_editor_on_every_task_and_the_drop(study: Study, tmp_path: Path) -> None:
     found = transfer(study, make(tmp_path / "results", records=12), tmp_path / "out")
     assert found.missing == ()
@@ -92,6 +93,7 @@ def test_balance_compares_with_the_first_and_says_the_shares(study: Study, tmp_p
     assert shares(study, section.part("x", "instructedit-0")) == "40 / 40 / 20 %"
 
 
+@pytest.mark.slow
 def test_instructions_are_seen_minus_each_control(study: Study, tmp_path: Path) -> None:
     found = instructions(study, make(tmp_path / "results"), tmp_path / "out")
     assert mean(found.find("seen", "recent", "reliability", "empty")) == pytest.approx(0.16, abs=0.06)
@@ -100,6 +102,7 @@ def test_instructions_are_seen_minus_each_control(study: Study, tmp_path: Path) 
     assert found.statements[0].startswith("In distribution, reliability: the instruction does more than a text as long")
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_asked_are_left_out(study: Study, tmp_path: Path) -> None:
     runs = tuple(dataclasses.replace(r, controls=("empty",)) if r.controls else r for r in study.runs)
     smaller = dataclasses.replace(study, runs=runs)
