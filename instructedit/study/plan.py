@@ -159,6 +159,10 @@ class Study:
             names += [row.label if which is None else f"{row.label} ({which})" for which in row.asked_with]
         return tuple(names)
 
+    def trained_with(self, run: StudyRun) -> str:
+        """Return a hash of everything in the plan that decides a run's training."""
+        return _hash([[inline_or_file(path) for path in run.fit], dict(run.set)])
+
     def digest(self, run: StudyRun) -> str:
         """Return a hash of everything in the plan that decides a run's numbers; where its files lie does not."""
         fit = [inline_or_file(path) for path in run.fit]
@@ -166,8 +170,7 @@ class Study:
         for one in asked.values():
             del one["name"]
             one.pop("data", None)
-        content = [fit, dict(run.set), asked]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+        return _hash([fit, dict(run.set), asked])
 
 
 def read_study(path: str | Path) -> Study:
@@ -242,6 +245,10 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     ['--seed_everything=1', '--data.tasks=["recent"]', '--data.caps=null']
     """
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _known(content: Any, wanted: set[str], where: str) -> None:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from instructedit.checkpoints import CARD
 from instructedit.errors import InputError
 from instructedit.evaluation.ledger import Ledger
+from instructedit.runs.directory import write_whole
 from instructedit.runs.progress import read_progress
 from instructedit.scheduling.yaml_text import as_yaml
 from instructedit.study.calls import Call, NotDone
@@ -24,6 +25,8 @@ from instructedit.study.plan import Study, StudyRun, flags
 from instructedit.study.results import Results
 
 STATES, LOCK = "trunk-states", "study.lock"
+PLANNED = "planned.txt"
+"""In a run's directory: the hash of the plan that its training was begun with."""
 
 
 class Runner:
@@ -79,15 +82,30 @@ class Runner:
         """Train a run's editor, or go on with it; does nothing where that is done.
 
         Raises:
-            NotDone: it ended before its last step.
+            NotDone: it ended before its last step, or what lies there was trained by another plan.
         """
-        if not run.trains or self.trained(run):
+        if not run.trains:
+            return
+        self._claim(run)
+        if self.trained(run):
             return
         stack = [argument for path in run.fit for argument in ("--config", path)]
         own = [f"--run.folder={self.home}", f"--run.name={run.name}", f"--model.store.folder={self.states}"]
         self.call(["fit", *stack, *own, *flags(run.set)])
         if not self.trained(run):
             raise NotDone(f"The training of {run.name} was stopped before its end.", 130, stopped=True)
+
+    def _claim(self, run: StudyRun) -> None:
+        """Note the plan that a training is begun with, or refuse the training of another one."""
+        path, wanted = self.directory(run) / PLANNED, self.study.trained_with(run)
+        if not path.is_file():
+            write_whole(path, wanted + "\n")
+        elif path.read_text(encoding="utf-8").strip() != wanted:
+            raise NotDone(
+                f"{self.directory(run)} was trained by another plan than that of {self.study.name} as it is now. "
+                "Choose another --runs_folder, restore the plan, or delete that folder to train it again.",
+                2,
+            )
 
     def evaluate(self, run: StudyRun) -> list[dict[str, Any]]:
         """Make a run's evaluations, or go on with them, and return the lines of their ledgers.

@@ -115,6 +115,19 @@ def test_stopped_anywhere_the_next_start_goes_on(stop: int) -> None:
     assert Results(STUDY, Path("results")).done == ["a"]
 
 
+def test_a_training_of_another_plan_is_refused_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands([2])  # trained, but not evaluated
+    with pytest.raises(NotDone):
+        made(commands, "a")
+    Path("fit.yaml").write_text("data: {batch: 4, tasks: [recent]}\n")
+    with pytest.raises(NotDone, match="another plan") as caught:
+        made(commands, "a")
+    assert caught.value.status == 2 and not caught.value.stopped and len(commands.asked) == 2
+    Path("fit.yaml").write_text("# the same\ndata: {batch: 8, tasks: [recent]}\n")
+    made(commands, "a")
+    assert Results(STUDY, Path("results")).done == ["a"]
+
+
 def test_an_evaluation_without_one_of_its_rows_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Study, "rows", lambda self, run: ("Base", "GRACE"))
     with pytest.raises(NotDone, match="has no GRACE"):
