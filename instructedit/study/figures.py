@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from instructedit.study.evidence import Evidence
+from instructedit.study.gradients import FOLDER as GRADIENTS
+from instructedit.study.gradients import gradients_there
 from instructedit.study.markdown import interval, table
 from instructedit.study.numbers import Rows
 from instructedit.study.separation_claim import OWN, read_separation, separation_table
@@ -32,6 +34,8 @@ def analyses(e: Evidence, figures: Path, beside: Path) -> str:
         beside: the folder the report lies in, which links are relative to.
     """
     pictures = sorted(figures.rglob("*.png")) if figures.is_dir() else []
+    if not gradients_there(e.numbers.study, e.numbers.results, figures):
+        pictures = [each for each in pictures if figures / GRADIENTS not in each.parents]
     parts = []
     for name in e.numbers.study.analyses:
         own = [each for each in pictures if each.relative_to(figures).as_posix().startswith(name)]
@@ -50,8 +54,9 @@ def _picture(path: Path, beside: Path) -> str:
 
 def _numbers(e: Evidence, name: str, figures: Path) -> str:
     content = e.numbers.study.analyses[name]
-    if name == "gradients":
-        return separation_table(read_separation(figures, OWN))
+    if name == GRADIENTS:
+        there = gradients_there(e.numbers.study, e.numbers.results, figures)
+        return separation_table(read_separation(figures, OWN) if there else [])
     shown = list(_labelled(e, name, content))
     there = [(label, rows) for label, rows in shown if e.numbers.done(rows)]
     lacking = [label for label, rows in shown if not e.numbers.done(rows)]

@@ -14,6 +14,7 @@ from instructedit.study.compute import Made, what_made
 from instructedit.study.doubts import doubts
 from instructedit.study.evidence import Evidence
 from instructedit.study.figures import analyses
+from instructedit.study.gradients import gradients_there
 from instructedit.study.instruction_claims import control_claims, unseen_claim
 from instructedit.study.markdown import NOTHING, interval, number, points, table
 from instructedit.study.numbers import Numbers
@@ -87,8 +88,10 @@ def all_claims(evidence: Evidence, figures: Path) -> list[Claim]:
         figures: where the gradients' analysis has left its table.
     """
     found = [*method_claims(evidence), unseen_claim(evidence), *analysis_claims(evidence)]
-    if "gradients" in evidence.numbers.study.analyses:
-        found.append(separation_claim(evidence, read_separation(figures)))
+    numbers = evidence.numbers
+    if "gradients" in numbers.study.analyses:
+        there = gradients_there(numbers.study, numbers.results, figures)
+        found.append(separation_claim(evidence, read_separation(figures) if there else []))
     return [*found, *control_claims(evidence)]
 
 

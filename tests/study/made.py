@@ -1,5 +1,6 @@
 """Results of a study that nobody trained: outcomes with planted means, for every run of a plan."""
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,19 @@ def make(folder: Path, mean: Mean = flat, without: Iterable[str] = (), plan: str
         if run.name in set(without):
             continue
         lines = [vars(outcome) for outcome in outcomes(study, run.name, mean)]
-        record = RECORD if run.trains else {**RECORD, "training": None}
-        results.put(run, lines, record, "")
+        training = {**RECORD["training"], "editor": {"weights_sha256": run.name}} if run.trains else None
+        results.put(run, lines, {**RECORD, "training": training}, "")
     return study, results
+
+
+def gradients_of(study: Study, figures: Path, **changed: Any) -> None:
+    """Write what the analysis of gradients says of itself; its weights are named as the runs are, as ``make`` does."""
+    tasks = study.gradients["tasks"]
+    editors = {
+        name: dict.fromkeys(tasks, run) if isinstance(run, str) else run
+        for name, run in study.analyses["gradients"].items()
+    }
+    weights = {run.name: {"weights_sha256": run.name} for run in study.runs}
+    (figures / "gradients").mkdir(parents=True, exist_ok=True)
+    told = {**study.gradients, "editors": editors, "weights": weights, **changed}
+    (figures / "gradients" / "run.json").write_text(json.dumps(told))

@@ -12,10 +12,12 @@ from instructedit.analysis.seeds import Pooled
 from instructedit.errors import InputError
 from instructedit.study.compute import what_made
 from instructedit.study.evidence import Evidence
+from instructedit.study.gradients import gradients_there
 from instructedit.study.numbers import Numbers
+from instructedit.study.plan import read_study
 from instructedit.study.report import all_claims, write_report
 from instructedit.study.verdict import Claim, Part, decide
-from tests.study.made import SECRET, Mean, flat, make
+from tests.study.made import PLAN, SECRET, Mean, flat, gradients_of, make
 
 DRAWS = 100
 SEEN = "InstructEdit (seen)"
@@ -178,11 +180,40 @@ def test_gradients_are_read_from_the_analysis_table(tmp_path: Path, nothing_plan
             ):
                 writer.writerow(["InstructEdit - MEND, all tasks", kind, scale, site, measure, 0.2, end, 0.3, "", 400])
         writer.writerow(["a - b", "transformed", "direction", "all", "silhouette", "", "", "", "", 400])  # no number
+    gradients_of(read_study(PLAN), tmp_path / "figures")
     gradients = claims(tmp_path, figures="figures")["gradients"]
     assert gradients.verdict == "holds in part" and [part.met for part in gradients.counted] == [True, True, False]
     table.write_text("editor\nInstructEdit\n")
     with pytest.raises(InputError, match="separation"):
         claims(tmp_path, figures="figures")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"records": 50},
+        {"tasks": ["recent", "zsre"]},
+        {"weights": {"instructedit-0": {"weights_sha256": "others"}}},
+        {"editors": {"InstructEdit": {"recent": "mend-0"}}},
+        {"editors": None},
+    ],
+)
+def test_gradients_of_another_plan_or_other_editors_are_left_out(tmp_path: Path, changed: dict[str, object]) -> None:
+    figures = tmp_path / "figures"
+    study, results = make(tmp_path / "results")
+    gradients_of(study, figures)
+    assert gradients_there(study, results, figures)
+    gradients_of(study, figures, **changed)
+    assert not gradients_there(study, results, figures)
+    head = "editor,gradients,scale,site,measure,value,low,high,chance,records\n"
+    line = '"InstructEdit - MEND, all tasks",transformed,direction,all,{},0.2,0.1,0.3,,400\n'
+    lines = [line.format(measure) for measure in ("silhouette", "purity", "cosine_gap")]
+    (figures / "gradients" / "differences.csv").write_text(head + "".join(lines))
+    (figures / "gradients" / "tsne.png").write_bytes(b"")
+    claim = {claim.key: claim for claim in all_claims(Evidence(Numbers(study, results, DRAWS)), figures)}["gradients"]
+    assert claim.verdict == "not tested yet"
+    report = write_report(study, results, tmp_path / "REPORT.md", figures, draws=DRAWS).read_text()
+    assert "tsne.png" not in report
 
 
 def test_the_report_has_the_numbers_of_the_outcomes(tmp_path: Path) -> None:
