@@ -125,10 +125,22 @@ def _head(study: Study, results: Results, made: Made, plan: str) -> str:
 
 def _verdicts(claims: Sequence[Claim]) -> str:
     rows = [
-        [claim.title, "the paper" if claim.of_paper else "control", _range(claim), _met(claim), f"**{claim.verdict}**"]
+        [
+            claim.title,
+            "the paper" if claim.of_paper else "control",
+            _range(claim),
+            _met(claim),
+            _fewest_seeds(claim),
+            f"**{claim.verdict}**",
+        ]
         for claim in claims
     ]
-    return table(["claim", "whose", "here", "numbers met", "verdict"], rows, left=5)
+    return table(["claim", "whose", "here", "numbers met", "fewest seeds", "verdict"], rows, left=6)
+
+
+def _fewest_seeds(claim: Claim) -> str:
+    """Of the numbers that decide, the seeds behind the one that has the fewest."""
+    return str(min((part.ours.n_seeds for part in claim.counted if part.ours is not None), default=NOTHING))
 
 
 def _range(claim: Claim) -> str:

@@ -116,6 +116,9 @@ def test_a_missing_run_is_not_tested_yet_and_named(tmp_path: Path) -> None:
     for key in ("reliability-trained", "headline", "best", "balance", "locality"):
         assert found[key].verdict == "not tested yet", key
     assert found["balance"].lacking == ("balance-full",)
+    seed = claims(tmp_path / "seed", plant(SEEN, 0.2, ("recent",)), without=["mend-1", "mend-2"])["headline"]
+    # Its number is there, of one seed of three: shown, and no verdict.
+    assert seed.counted[0].met and seed.verdict == "not tested yet"
     assert found["grace"].verdict != "not tested yet"
 
 
@@ -245,6 +248,9 @@ def test_a_partial_study_says_so_at_the_top(tmp_path: Path) -> None:
     text = write_report(study, results, tmp_path / "REPORT.md", tmp_path / "figures", draws=DRAWS).read_text()
     assert text.split("\n\n")[1].startswith("> **PARTIAL: 24 of 26 runs are there.** Missing: mend-1, ke-0.")
     assert "MEND 2 of 3" in text and "Missing runs: mend-1" in text
+    verdicts = text.split("## Verdicts")[1].split("## What differs")[0]
+    headline = next(line for line in verdicts.splitlines() if "gains in reliability over MEND" in line)
+    assert headline.endswith("| 0 of 1 | 2 | **not tested yet** |")
     whole, everything = make(tmp_path / "whole")
     assert "PARTIAL" not in write_report(whole, everything, tmp_path / "W.md", tmp_path, draws=DRAWS).read_text()
 
