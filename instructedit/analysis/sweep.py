@@ -233,14 +233,19 @@ def advice(plan: str, results: Results, missing: Sequence[str]) -> list[str]:
     """
     if not missing:
         return []
-    usual = Path(f"results/study/{results.study.name}")
-    out = "" if results.folder.resolve() == usual.resolve() else f" --out {quoted(results.folder)}"
     names = ",".join(missing)
     return [
         f"missing {', '.join(missing)}",
-        f"make    instructedit reproduce --study {quoted(plan)}{out} --only {names}",
-        f"or      instructedit submit --array only={names} -- reproduce --study {quoted(plan)}{out}    (on SLURM)",
+        f"make    instructedit {reproducing(plan, results)} --only {names}",
+        f"or      instructedit submit --array only={names} -- {reproducing(plan, results)}    (on SLURM)",
     ]
+
+
+def reproducing(plan: str, results: Results) -> str:
+    """Return the words of the command that makes runs where these results lie."""
+    usual = Path(f"results/study/{results.study.name}")
+    out = "" if results.folder.resolve() == usual.resolve() else f" --out {quoted(results.folder)}"
+    return f"reproduce --study {quoted(plan)}{out}"
 
 
 _HEAD = ("part", "against", "task", "metric", "unit", "value", "low", "high", "records", "seeds", "trained", "missing")

@@ -58,8 +58,9 @@ def reproduce(
     if plan:
         _show(planned, results, Path(runs_folder))
         return
-    _check(planned)
+    _check_packages()
     if not only_report:
+        _check(planned, allow_dirty)
         _make_missing(planned, results, chosen, Path(runs_folder), threads, one_process, allow_dirty)
         if only and results.missing:
             _next(study, results)
@@ -72,14 +73,25 @@ def _names(given: Names) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def _check(study: "Study") -> None:
-    """Refuse what would end hours later."""
+def _check_packages() -> None:
     for package in ("matplotlib", "sklearn"):
         if importlib.util.find_spec(package) is None:
             raise InputError(
                 f"Figures need the package {package!r}, which is not installed. "
                 "Run `pip install 'instructedit[analysis]'`."
             )
+
+
+def _check(study: "Study", allow_dirty: bool) -> None:
+    """Refuse what would end hours later."""
+    from instructedit.provenance import revision
+
+    code = revision()
+    if code.dirty and not allow_dirty:
+        raise InputError(
+            f"The code differs from its commit {code.commit[:12]}, so that no evaluation would be made. Commit your "
+            "changes, or mark what is made with --allow_dirty true."
+        )
     data = Path(study.evaluate.get("data", "data/prepared"))
     for task in study.tasks:
         if not (data / task).is_dir():
@@ -170,8 +182,10 @@ def _show(study: "Study", results: "Results", folder: Path) -> None:
 
 
 def _next(plan: str, results: "Results") -> None:
+    from instructedit.analysis.sweep import reproducing
+
     print(f"missing {', '.join(results.missing)}")
-    print(f"next    instructedit reproduce --study {quoted(plan)}    (makes them, and the report)")
+    print(f"next    instructedit {reproducing(plan, results)}    (makes them, and the report)")
 
 
 def _report(study: "Study", results: "Results", folder: Path, plan: str) -> None:
