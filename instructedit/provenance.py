@@ -12,6 +12,9 @@ from pathlib import Path
 PACKAGES = ("instructedit", "torch", "transformers", "datasets", "safetensors", "lightning")
 """The packages whose versions can change a number."""
 
+WRITTEN = ":(top,exclude)results/study"
+"""What `instructedit reproduce` itself writes: a report that is made again is no change of the code."""
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -19,7 +22,7 @@ class Revision:
 
     Args:
         commit: 40 hex digits; empty where the code is in no repository.
-        dirty: whether a tracked file differs from the commit.
+        dirty: whether a tracked file differs from the commit, results of studies apart.
     """
 
     commit: str = ""
@@ -38,7 +41,8 @@ def revision(module_file: str | Path = __file__) -> Revision:
     commit = _git(file.parent, "rev-parse", "HEAD")
     if commit is None:  # a repository without a commit
         return Revision()
-    return Revision(commit, bool(_git(file.parent, "status", "--porcelain", "--untracked-files=no")))
+    changed = _git(file.parent, "status", "--porcelain", "--untracked-files=no", "--", ":/", WRITTEN)
+    return Revision(commit, bool(changed))
 
 
 def versions() -> dict[str, str]:

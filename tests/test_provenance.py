@@ -44,6 +44,18 @@ def test_a_change_elsewhere_in_the_repository_counts(module: Path) -> None:
     assert revision(module).dirty
 
 
+def test_a_report_that_a_study_writes_again_is_no_change_of_the_code(module: Path) -> None:
+    report = module.parents[1] / "results" / "study" / "s" / "REPORT.md"
+    report.parent.mkdir(parents=True)
+    report.write_text("partial\n")
+    git(module.parents[1], "add", ".")
+    git(module.parents[1], "commit", "-m", "second")
+    report.write_text("whole\n")
+    assert not revision(module).dirty
+    module.write_text("one = 2\n")
+    assert revision(module).dirty
+
+
 def test_a_package_installed_inside_another_repository_is_not_part_of_it(module: Path) -> None:
     installed = module.parents[1] / "venv" / "provenance.py"
     installed.parent.mkdir()
