@@ -112,7 +112,7 @@ def _make_missing(
     from instructedit.study.runner import Runner
 
     call = in_this_process if one_process else in_processes(threads)
-    runner = Runner(study, results, folder, call, allow_dirty)
+    runner = Runner(study, results, folder, call, allow_dirty, threads=None if one_process else threads)
     failed: list[tuple[str, NotDone]] = []
     busy: list[str] = []
     for run in chosen:

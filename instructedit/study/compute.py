@@ -9,6 +9,9 @@ from typing import Any
 
 from instructedit.study.results import Results
 
+ALIKE = ("data", "pool", "base")
+"""Hashes of what is asked of a row on a task: records and probes, its instruction pool, and the base."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -23,6 +26,7 @@ class Made:
         commits: the commits of the code, in the order of the plan.
         dirty: whether any part was made by code that differs from its commit.
         versions: per package the versions there were.
+        mixed: the tasks on which runs were not asked the same, each with what differs.
     """
 
     training_hours: float
@@ -33,6 +37,7 @@ class Made:
     commits: tuple[str, ...]
     dirty: bool
     versions: Mapping[str, tuple[str, ...]]
+    mixed: tuple[str, ...]
 
 
 def what_made(results: Results) -> Made:
@@ -57,7 +62,19 @@ def what_made(results: Results) -> Made:
         commits=_once(str(start["commit"])[:12] for start in starts if start.get("commit")),
         dirty=any(bool(start.get("dirty")) for start in starts),
         versions={package: tuple(found) for package, found in versions.items()},
+        mixed=_mixed(evaluations),
     )
+
+
+def _mixed(evaluations: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Tell where rows differ in what is asked; records and base over all rows, pools over those of one name."""
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for part in evaluations:
+        for row, tasks in part.get("asked", {}).items():
+            for task, told in tasks.items():
+                for key in ALIKE:
+                    found.setdefault((task, key, row if key == "pool" else ""), set()).add(str(told[key]))
+    return _once(f"{task}: {key}" for (task, key, _), hashes in found.items() if len(hashes) > 1)
 
 
 def _starts(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -105,6 +105,8 @@ def _head(study: Study, results: Results, made: Made, plan: str) -> str:
         )
     if made.dirty:
         parts.append("> **DIRTY: some runs were made by code that differs from its commit.**")
+    if made.mixed:
+        parts.append(f"> **MIXED: not all runs were asked the same ({'; '.join(made.mixed)}).**")
     parts.append(
         f"The claims of InstructEdit (Tian et al. 2024, arXiv 2402.16123), tested anew on {study.evaluate['base']}. "
         "This file is generated from the results beside it; nothing in it is written by hand for one outcome."

@@ -21,6 +21,7 @@ from instructedit.runs.directory import write_whole
 from instructedit.runs.progress import read_progress
 from instructedit.scheduling.yaml_text import as_yaml
 from instructedit.study.calls import Call, NotDone
+from instructedit.study.compute import ALIKE
 from instructedit.study.plan import Study, StudyRun, flags
 from instructedit.study.results import Results
 
@@ -38,13 +39,23 @@ class Runner:
         folder: where run directories lie; the study's are in a folder of its name in it.
         call: runs a command.
         allow_dirty: whether evaluations may be made by changed code.
+        threads: that the commands have; None for the environment's.
     """
 
-    def __init__(self, study: Study, results: Results, folder: Path, call: Call, allow_dirty: bool = False) -> None:
+    def __init__(
+        self,
+        study: Study,
+        results: Results,
+        folder: Path,
+        call: Call,
+        allow_dirty: bool = False,
+        threads: int | None = None,
+    ) -> None:
         self.study, self.results, self.call = study, results, call
         self.home = folder / study.name
         self.states = folder / STATES
         self.allow_dirty = allow_dirty
+        self.threads = str(threads) if threads is not None else os.environ.get("OMP_NUM_THREADS", "")
 
     def directory(self, run: StudyRun) -> Path:
         """Return a run's directory."""
@@ -152,17 +163,20 @@ class Runner:
             "steps": progress.max_steps,
             "edits": progress.max_steps * int(run.setting("data.batch", 8)),
             "seconds": round(progress.device_seconds, 1),
-            "threads": os.environ.get("OMP_NUM_THREADS", ""),
+            "threads": self.threads,
             **{key: made[key] for key in ("fingerprint", "data_sha256", "starts") if key in made},
             "editor": {key: card[key] for key in ("weights_sha256", "steps", "results") if key in card},
         }
 
     def _asked(self, run: StudyRun) -> dict[str, Any]:
-        """What made the rows."""
+        """What made the rows, and by row and task what all runs must be asked alike."""
         starts: list[Any] = []
         seconds: dict[str, Any] = {}
+        asked: dict[str, Any] = {}
         for name in self.study.evaluations(run):
             made = json.loads((self.directory(run) / name / "run.json").read_text(encoding="utf-8"))
             starts += made["starts"]
             seconds |= made["seconds"]
-        return {"starts": starts, "seconds": seconds}
+            for row, tasks in made["settings"].items():
+                asked[row] = {task: {key: told[key] for key in ALIKE} for task, told in tasks.items()}
+        return {"starts": starts, "seconds": seconds, "asked": asked}

@@ -1,6 +1,7 @@
 """The report on planted outcomes: verdicts, numbers, what is missing, and what must never get in."""
 
 import csv
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -281,6 +282,19 @@ def test_figures_are_linked_from_where_the_report_lies(tmp_path: Path) -> None:
     links = re.findall(r"!\[.*?\]\((.*?)\)", report.read_text())
     assert links == ["figures/transfer/matrix.png", "figures/tasks.png", "figures/else.png"]
     assert all((report.parent / link).is_file() for link in links)
+
+
+def test_runs_that_were_asked_other_things_are_named_at_the_top(tmp_path: Path) -> None:
+    study, results = make(tmp_path / "results")
+    report = write_report(study, results, tmp_path / "R.md", tmp_path / "f", draws=DRAWS)
+    assert "MIXED" not in report.read_text()
+    for name, data in (("base", "one"), ("grace", "one"), ("ft-l", "other")):
+        path = tmp_path / "results" / name / "run.json"
+        record = json.loads(path.read_text())
+        record["evaluation"]["asked"] = {"a row": {"recent": {"data": data, "pool": None, "base": "b"}}}
+        path.write_text(json.dumps(record))
+    report = write_report(study, results, tmp_path / "R.md", tmp_path / "f", draws=DRAWS)
+    assert "> **MIXED: not all runs were asked the same (recent: data).**" in report.read_text()
 
 
 def test_compute_is_summed_over_the_runs(tmp_path: Path) -> None:

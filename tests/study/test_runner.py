@@ -54,7 +54,9 @@ class Commands:
         with Ledger.opened(Path(words[words.index("--out") + 1])) as ledger:
             name = f"InstructEdit ({row['instructions'][0]})" if "instructions" in row else "Base"
             if not ledger.rows:
+                told = {"data": "d1", "pool": "p" if "instructions" in row else None, "base": "b", "dtype": "float32"}
                 ledger.note({"starts": [{"commit": "c"}], "seconds": {name: {"recent": 5.0}}})
+                ledger.note({"settings": {name: {"recent": told}}})
                 ledger.append(
                     Portion(name, "recent", 0), [Outcome("r", "recent", name, "reliability", 1.0)], {"config": "x"}
                 )
@@ -93,6 +95,18 @@ def test_a_training_is_followed_by_its_evaluations_and_kept() -> None:
     assert record["training"]["editor"] == {"weights_sha256": "abc"}
     assert "secret" not in json.dumps(record)
     assert len(record["evaluation"]["seconds"]) == 2
+    asked = {"data": "d1", "pool": "p", "base": "b"}
+    assert record["evaluation"]["asked"]["InstructEdit (unseen)"]["recent"] == asked
+
+
+def test_the_threads_kept_are_those_the_training_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    for threads, kept in ((2, "2"), (None, "7")):
+        results = Results(STUDY, Path(f"results-{kept}"))
+        one = Runner(STUDY, results, Path(f"runs-{kept}"), Commands(), threads=threads)
+        with one.held(STUDY.run("a")):
+            one.make(STUDY.run("a"))
+        assert results.record("a")["training"]["threads"] == kept
 
 
 def test_a_method_without_training_trains_nothing() -> None:
