@@ -169,7 +169,11 @@ def _given_up(e: Evidence) -> Claim:
         about = f"portability above the unedited base's, {e.names((task,))}"
         parts += [part for part in e.beside(e.seen, base, (task,), "portability", about=about)]
     ports = [paper_value(task, name, "portability") for task in e.held_out for name in (SEEN, "Base")]
-    held = f"; held-out portability {ports[0]:.2f} is below the unedited base's {ports[1]:.2f}" if ports and all(ports) else ""
+    held = (
+        f"; held-out portability {ports[0]:.2f} is below the unedited base's {ports[1]:.2f}"
+        if ports and all(ports)
+        else ""
+    )
     return Claim(
         "given-up",
         "InstructEdit pays for reliability with some locality and, on the held-out task, portability.",

@@ -107,7 +107,9 @@ def separation_table(lines: Sequence[Separation]) -> str:
     measures = tuple(dict.fromkeys(line.measure for line in lines))
     cells = {(line.name, line.kind, line.measure): line.number for line in lines}
     rows = [
-        [name, kind, *(interval("", cells.get((name, kind, measure))) for measure in measures)]
-        for name, kind in dict.fromkeys((line.name, line.kind) for line in lines)
+        [name, kind, records, *(interval("", cells.get((name, kind, measure))) for measure in measures)]
+        for name, kind, records in dict.fromkeys((line.name, line.kind, str(line.number.n_records)) for line in lines)
     ]
-    return table(["editor", "gradient", *measures], rows, left=2)
+    told = "Over fewer records there are fewer tasks, which changes every measure; the claim compares on shared tasks."
+    fewer = len({records for _, _, records, *_ in rows}) > 1
+    return table(["editor", "gradient", "records", *measures], rows, left=2) + (f"\n\n{told}" if fewer else "")

@@ -17,6 +17,7 @@ from instructedit.study.gradients import gradients_there
 from instructedit.study.numbers import Numbers
 from instructedit.study.plan import read_study
 from instructedit.study.report import all_claims, write_report
+from instructedit.study.separation_claim import Separation, separation_table
 from instructedit.study.verdict import Claim, Part, decide
 from tests.study.made import PLAN, SECRET, Mean, flat, gradients_of, make
 
@@ -218,6 +219,13 @@ def test_gradients_of_another_plan_or_other_editors_are_left_out(tmp_path: Path,
     assert claim.verdict == "not tested yet"
     report = write_report(study, results, tmp_path / "REPORT.md", figures, draws=DRAWS).read_text()
     assert "tsne.png" not in report
+
+
+def test_editors_measured_on_fewer_tasks_are_told_apart() -> None:
+    lines = [Separation(name, "raw", "purity", Pooled(0.5, 0.4, 0.6, n, 1)) for name, n in (("all", 400), ("own", 300))]
+    told = separation_table(lines)
+    assert "| own | raw | 300 | 0.50 [0.40, 0.60] |" in told and "fewer tasks" in told
+    assert "fewer tasks" not in separation_table(lines[:1])
 
 
 def test_the_report_has_the_numbers_of_the_outcomes(tmp_path: Path) -> None:
