@@ -55,8 +55,8 @@ def _picture(path: Path, beside: Path) -> str:
 def _numbers(e: Evidence, name: str, figures: Path) -> str:
     content = e.numbers.study.analyses[name]
     if name == GRADIENTS:
-        there = gradients_there(e.numbers.study, e.numbers.results, figures)
-        return separation_table(read_separation(figures, OWN) if there else [])
+        ours = gradients_there(e.numbers.study, e.numbers.results, figures)
+        return separation_table(read_separation(figures, OWN) if ours else [])
     shown = list(_labelled(e, name, content))
     there = [(label, rows) for label, rows in shown if e.numbers.done(rows)]
     lacking = [label for label, rows in shown if not e.numbers.done(rows)]
