@@ -140,7 +140,10 @@ def _fluency(e: Evidence) -> str:
                 told.append(f"{rows.row} on {task} {interval('fluency', lost, True)} ({sure})")
     measured = [task for task in e.tasks if paper_value(task, "Base", "fluency") is not None]
     if not told:
-        return f"Fluency of the unedited base and an editor is not there (the paper: {', '.join(measured) or 'none of these tasks'}, {PAPER_BASE})."
+        return (
+            "Fluency of the unedited base and an editor is not there (the paper: "
+            f"{', '.join(measured) or 'none of these tasks'}, {PAPER_BASE})."
+        )
     return (
         f"Fluency against the unedited base, 0.01 bit: {'; '.join(told)}. No other metric sees what an edited base "
         "goes on to write behind the answer."

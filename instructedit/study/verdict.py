@@ -13,8 +13,8 @@ RULE = (
     "on the claimed side of its bound (0 where no other is named). A claim **holds** where all its numbers are met, "
     "**holds in part** where some are, **does not hold** where none is, and is **not tested yet** where one of them, "
     "or one of the planned seeds behind it, is missing. Numbers marked 'beside' are shown and do not decide. An "
-    "interval of one seed is of records alone: another seed may give another verdict. Intervals are not corrected for how many "
-    "there are."
+    "interval of one seed is of records alone: another seed may give another verdict. Intervals are not corrected for "
+    "how many there are."
 )
 
 
