@@ -206,16 +206,17 @@ def _report(study: "Study", results: "Results", folder: Path, plan: str) -> None
         "instructions": instructions.instructions,
         "sensitivity": sensitivity.sensitivity,
     }
+    said: dict[str, Sequence[str]] = {}
     for name, draw in sweeps.items():
         if name in study.analyses:
             try:
-                draw(study, results, figures, plan)
+                said[name] = draw(study, results, figures, plan).statements
             except InputError as error:  # nothing of it is there yet
                 print(f"{name}: {error}", file=sys.stderr)
     runner = Runner(study, results, folder, in_this_process)
     if "gradients" in study.analyses and not gradients_made(runner, figures):
         print("gradients: not measured, as not all of their editors are here", file=sys.stderr)
-    report = write_report(study, results, results.folder / "REPORT.md", figures, plan=plan)
+    report = write_report(study, results, results.folder / "REPORT.md", figures, plan=plan, said=said)
     print(f"report  {quoted(report)}")
     print(f"figures {quoted(figures)}")
     if results.missing:

@@ -4,7 +4,7 @@ Knows which runs the plan gives an analysis, and file names; not how a figure is
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ _TITLES: Mapping[str, str] = {
 }
 
 
-def analyses(e: Evidence, figures: Path, beside: Path) -> str:
+def analyses(e: Evidence, figures: Path, beside: Path, said: Mapping[str, Sequence[str]]) -> str:
     """Return a part for each analysis of the plan.
 
     Args:
         e: the study's numbers.
         figures: the folder of the figures; need not exist.
         beside: the folder the report lies in, which links are relative to.
+        said: what an analysis says in words, by its name; that of the instructions stands with the controls.
     """
     pictures = sorted(figures.rglob("*.png")) if figures.is_dir() else []
     if not gradients_there(e.numbers.study, e.numbers.results, figures):
@@ -39,7 +40,8 @@ def analyses(e: Evidence, figures: Path, beside: Path) -> str:
     parts = []
     for name in e.numbers.study.analyses:
         own = [each for each in pictures if each.relative_to(figures).as_posix().startswith(name)]
-        parts += [f"### {_TITLES.get(name, name)}", _numbers(e, name, figures)]
+        told = "\n".join(f"- {sentence}" for sentence in said.get(name, ())) if name != "instructions" else ""
+        parts += [f"### {_TITLES.get(name, name)}", told, _numbers(e, name, figures)]
         parts += [_picture(each, beside) for each in own] or ["No figure is there yet."]
         pictures = [each for each in pictures if each not in own]
     if pictures:
@@ -63,7 +65,8 @@ def _numbers(e: Evidence, name: str, figures: Path) -> str:
     told = [f"Missing: {', '.join(lacking)}."] if lacking else []
     if not there:
         return "None of its runs is there yet."
-    told += [f"Not all seeds: {label}." for label, rows in there if len(e.numbers.done(rows)) < len(rows.runs)]
+    few = [label for label, rows in there if len(e.numbers.done(rows)) < len(rows.runs)]
+    told += [f"Not all seeds: {', '.join(few)}."] if few else []
     head = [
         *("editor", "seeds"),
         *(f"reliability, {e.names((task,))}" for task in e.tasks),

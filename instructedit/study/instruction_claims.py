@@ -36,7 +36,7 @@ def unseen_claim(e: Evidence) -> Claim:
                 paper=paper,
                 side="below",
                 bound=LITTLE / 100,
-                counts=published is not None,
+                counts=published is not None or metric == "reliability",
             )
             (counted if part.counts else beside).append(part)
     return Claim(

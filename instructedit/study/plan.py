@@ -219,6 +219,9 @@ def _run(
     if not name or "/" in name or name.startswith("."):
         raise InputError(f"{where} has no plain name. Use letters, digits and dashes.")
     changed = {} if method else {**shared, **(made.get("set") or {})}
+    twice = set(made.get("instructions") or ()) & set(made.get("controls") or ())
+    if twice:
+        raise InputError(f"{where} has {', '.join(sorted(twice))} in instructions and in controls. Leave one of them.")
     for key in changed:
         if key.startswith(_RESERVED):
             raise InputError(f"{where} sets {key}, which the study sets itself. Leave it out.")

@@ -4,7 +4,7 @@ The same results and figures give the same bytes. Knows the plan, the results an
 record can get in, as outcomes hold ids and numbers alone and ids are not printed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from instructedit.runs.directory import write_whole
@@ -33,6 +33,7 @@ def write_report(
     figures_folder: Path | str,
     *,
     plan: str = "",
+    said: Mapping[str, Sequence[str]] | None = None,
     draws: int = 2000,
 ) -> Path:
     """Write a study's report.
@@ -43,6 +44,7 @@ def write_report(
         out_file: the Markdown file; its folder is made.
         figures_folder: where the analyses' figures and tables lie; need not exist. Links to it are relative.
         plan: the plan's file, for the command that made it; empty for the one of the study's name.
+        said: what the analyses say in words, by their names.
         draws: bootstrap samples of each interval.
 
     Returns:
@@ -69,15 +71,20 @@ def write_report(
         "## The paper's claims, one by one",
         *(_claim(claim) for claim in claims if claim.of_paper),
         "## Controls: is it the instruction?",
+        *_bullets((said or {}).get("instructions", ())),
         *([_claim(claim) for claim in claims if not claim.of_paper] or ["The plan asks for none."]),
         "## The analyses",
-        analyses(evidence, figures, out_file.parent) or "The plan has none.",
+        analyses(evidence, figures, out_file.parent, said or {}) or "The plan has none.",
         "## What is doubtful",
         doubts(evidence, claims),
     ]
     out_file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out_file, "\n\n".join(sections) + "\n")
     return out_file
+
+
+def _bullets(sentences: Sequence[str]) -> list[str]:
+    return ["\n".join(f"- {sentence}" for sentence in sentences)] if sentences else []
 
 
 def all_claims(evidence: Evidence, figures: Path) -> list[Claim]:

@@ -11,10 +11,10 @@ Verdict = Literal["holds", "holds in part", "does not hold", "not tested yet"]
 RULE = (
     "Every number that a claim rests on is a difference with a 95 % interval. It is met where the whole interval lies "
     "on the claimed side of its bound (0 where no other is named). A claim **holds** where all its numbers are met, "
-    "**holds in part** where some are, **does not hold** where none is, and is **not tested yet** where one of them, "
-    "or one of the planned seeds behind it, is missing. Numbers marked 'beside' are shown and do not decide. An "
-    "interval of one seed is of records alone: another seed may give another verdict. Intervals are not corrected for "
-    "how many there are."
+    "**holds in part** where some are and fewer lie wholly on the other side, else it **does not hold**; it is **not "
+    "tested yet** where one of them, or one of the planned seeds behind it, is missing. Numbers marked 'beside' are "
+    "shown and do not decide. An interval of one seed is of records alone: another seed may give another verdict. "
+    "Intervals are not corrected for how many there are."
 )
 
 
@@ -97,5 +97,5 @@ def decide(parts: Sequence[Part]) -> Verdict:
     counted = [part for part in parts if part.counts]
     if not counted or any(part.ours is None for part in counted):
         return "not tested yet"
-    met = [part.met for part in counted]
-    return "holds" if all(met) else "holds in part" if any(met) else "does not hold"
+    met, opposed = sum(part.met for part in counted), sum(part.opposed for part in counted)
+    return "holds" if met == len(counted) else "holds in part" if met > opposed else "does not hold"

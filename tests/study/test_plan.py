@@ -92,6 +92,7 @@ def test_what_decides_the_numbers_decides_the_digest() -> None:
         ({"runs": {"a": {}}, "fit": []}, "neither a method nor configurations"),
         ({"runs": {"a": {"set": {"run.name": "b"}}}}, "run.name, which the study sets itself"),
         ({"analyses": {"transfer": {"singles": {"recent": "c"}}}}, "'c'"),
+        ({"runs": {"a": {"instructions": ["seen"], "controls": ["seen"]}}}, "has seen in instructions and in controls"),
         ({"analyses": {"transfers": {}}}, "'transfers'"),
         ({"evaluate": {**PLAN["evaluate"], "recordz": 2}}, "'recordz'"),
         ({"evaluate": {**PLAN["evaluate"], "records": 0}}, "records is 0"),

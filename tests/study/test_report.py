@@ -57,7 +57,8 @@ MET, UNMET, OPPOSED, MISSING = part(0.1, 0.2), part(-0.1, 0.2), part(-0.2, -0.1)
     [
         ([MET, MET], "holds"),
         ([MET, UNMET], "holds in part"),
-        ([MET, OPPOSED], "holds in part"),
+        ([MET, MET, OPPOSED], "holds in part"),
+        ([MET, OPPOSED], "does not hold"),
         ([UNMET, OPPOSED], "does not hold"),
         ([MET, MISSING], "not tested yet"),
         ([OPPOSED, MISSING], "not tested yet"),

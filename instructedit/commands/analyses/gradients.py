@@ -188,11 +188,18 @@ def _write(out: Path, measurement: "GradientMeasurement", found: "Findings", set
 
     code = revision()
     loaded = measurement.loaded
-    told = {str(folder): told_of_editor(editor.card, editor.weights_sha256) for folder, editor in loaded.items()}
+
+    def named(folder: Path) -> str:
+        # Committed with the figures: where this machine keeps its runs is nobody's concern.
+        return f"{folder.parent.name}/{folder.name}" if folder.is_absolute() else str(folder)
+
+    told = {named(Path(folder)): told_of_editor(one.card, one.weights_sha256) for folder, one in loaded.items()}
     first = next(iter(loaded.values()))
     run = {
         **settings,
-        "editors": {one.name: {task: str(folder) for task, folder in one.folders.items()} for one in measurement.named},
+        "editors": {
+            one.name: {task: named(Path(folder)) for task, folder in one.folders.items()} for one in measurement.named
+        },
         "weights": told,
         "base": {"name": first.base.name, "fingerprint": first.base.fingerprint, "dtype": str(first.base.dtype)},
         "perplexity_used": {picture.name: picture.perplexity for picture in found.pictures},
