@@ -79,7 +79,7 @@ def instruct(
         max_minutes: budget of answers and trials, over all starts.
         answer_tokens: the most tokens of one answer.
         temperature: of the model's sampling.
-        timeout: seconds to wait for one answer.
+        timeout: seconds to wait for an answer to begin, and again for it to end.
         retries: further tries of a request that fails in a way that may pass.
         seed: of the trials and the asks.
         device: where the base is; auto takes a GPU where there is one.

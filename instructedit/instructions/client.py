@@ -4,6 +4,7 @@ The key comes from the environment alone (OPENAI_API_KEY) and is never shown, lo
 and seconds; nothing of tasks.
 """
 
+import math
 import os
 import re
 import time
@@ -13,7 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from instructedit.errors import InputError
+from instructedit.instructions.bounded import TooMuchError, TooSlowError, bounded_client
 from instructedit.instructions.propose import Message
+from instructedit.terminal import shown
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 NO_KEY = "none"
@@ -21,6 +24,9 @@ NO_KEY = "none"
 
 CHARACTERS_PER_TOKEN = 3
 """For servers that do not say what an answer took; low, so that a budget is not overrun."""
+
+MOST_CHARACTERS_PER_TOKEN = 32
+"""What an answer holds beyond that, a server that minds no limit wrote: it is cut off there."""
 
 MOST_WAIT_S = 60.0
 MOST_SIGNS = 300
@@ -75,14 +81,15 @@ class Server:
         model: the model's name on the server.
         base_url: the server's address, such as ``http://localhost:8000/v1``; empty for OpenAI's own.
         temperature: of the sampling.
-        timeout_s: seconds to wait for one answer.
+        timeout_s: seconds to wait for an answer to begin, and again for it to end.
         retries: requests after the first that are tried where one fails in a way that may pass.
         backoff_s: seconds before the second try; doubled each time, unless the server names a time itself.
         sleep: waits.
         told: is given a line before each wait.
 
     Raises:
-        InputError: the address is none, holds a password, or a key is needed and missing.
+        InputError: the address is none, holds a password, a number is out of range, or a key is needed and missing or
+            none.
     """
 
     def __init__(
@@ -96,6 +103,11 @@ class Server:
         sleep: Callable[[float], None] = time.sleep,
         told: Callable[[str], None] = lambda line: None,
     ) -> None:
+        for name, value in (("--temperature", temperature), ("--retries", retries)):
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} is {value}. Set it to 0 or more.")
+        if not 0 < timeout_s < math.inf:
+            raise InputError(f"--timeout is {timeout_s}. Set it above 0.")
         self.model, self.temperature, self.retries, self.backoff_s = model, temperature, retries, backoff_s
         self._sleep, self._told = sleep, told
         self._options = ["max_tokens", "temperature", "seed"]
@@ -105,6 +117,12 @@ class Server:
             raise InputError(
                 f"The environment variable {KEY_VARIABLE} is not set, which OpenAI's server needs. Set it, or name "
                 "another server with --base-url, such as http://localhost:8000/v1."
+            )
+        if not all("!" <= sign <= "~" for sign in self._key):
+            # Such a header cannot be sent, and the error about it would hold the key.
+            raise InputError(
+                f"The environment variable {KEY_VARIABLE} holds a space, a line break or a sign that no key has. "
+                "Set it to the key alone."
             )
         try:
             from openai import OpenAI
@@ -120,6 +138,7 @@ class Server:
             base_url=base_url or "https://api.openai.com/v1",
             timeout=timeout_s,
             max_retries=0,
+            http_client=bounded_client(timeout_s),
         )
 
     def ask(self, messages: Sequence[Message], max_tokens: int, seed: int) -> Answer:
@@ -137,13 +156,13 @@ class Server:
         while True:
             try:
                 said = self._once(messages, max_tokens, seed)
-                return self._answer(said, messages, time.monotonic() - start, attempt + 1)
+                return self._answer(said, messages, max_tokens, time.monotonic() - start, attempt + 1)
             except _Failure as failure:
                 if self._can_do_without(failure):
                     continue
                 if not failure.may_pass or attempt == self.retries:
                     raise ServerError(self._end(failure, attempt + 1)) from failure.__cause__
-                wait = min(failure.wait_s or self.backoff_s * 2**attempt, MOST_WAIT_S)
+                wait = min(failure.wait_s or self.backoff_s * 2 ** min(attempt, 9), MOST_WAIT_S)
                 self._told(f"{failure}; trying again in {wait:.0f} s ({attempt + 2} of {self.retries + 1})")
                 self._sleep(wait)
                 attempt += 1
@@ -157,6 +176,8 @@ class Server:
                 self._options.remove(option)
                 if option == "max_tokens":
                     self._options.append("max_completion_tokens")
+                else:
+                    self._told(f"{failure}; asking without {option} from now on")
                 return True
         return False
 
@@ -168,9 +189,15 @@ class Server:
         options = {name: values[name] for name in self._options}
         try:
             return self._client.chat.completions.create(model=self.model, messages=list(messages), **options)
-        except openai.APITimeoutError as error:
+        except (openai.APITimeoutError, TooSlowError) as error:
             raise _Failure(f"No answer from {self.host} in time", True) from error
+        except TooMuchError as error:
+            raise _Failure(f"{self.host} answers what is not read: {error}", False) from error
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, TooSlowError):
+                raise _Failure(f"No answer from {self.host} in time", True) from error
+            if isinstance(error.__cause__, TooMuchError):
+                raise _Failure(f"{self.host} answers what is not read: {error.__cause__}", False) from error
             raise _Failure(f"Cannot reach {self.host} ({self._clean(error.__cause__ or error)})", True) from error
         except openai.APIStatusError as error:
             status = error.status_code
@@ -181,25 +208,31 @@ class Server:
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise _Failure(f"{self.host} answers something that is no chat completion", True) from error
 
-    def _answer(self, said: Any, messages: Sequence[Message], seconds: float, tries: int) -> Answer:
+    def _answer(self, said: Any, messages: Sequence[Message], max_tokens: int, seconds: float, tries: int) -> Answer:
         try:
             choice = said.choices[0]
             text = choice.message.content
             cut = choice.finish_reason == "length"
             usage = said.usage
             counted = (int(usage.prompt_tokens), int(usage.completion_tokens)) if usage else None
-            named = str(said.model or "")
-        except (AttributeError, IndexError, TypeError, KeyError, ValueError) as error:
+            named = shown(self._keyless(str(said.model or "")))[:MOST_SIGNS]
+        except (AttributeError, IndexError, TypeError, KeyError, ValueError, OverflowError) as error:
             raise _Failure(f"{self.host} answers something that is no chat completion", True) from error
         if text is None:
             text = ""
         if not isinstance(text, str):
             raise _Failure(f"{self.host} answers something that is no chat completion", True)
+        most = MOST_CHARACTERS_PER_TOKEN * max_tokens
+        text, cut = self._keyless(text[:most]), cut or len(text) > most
+        if counted and min(counted) < 0:
+            counted = None
         guess = (estimated_tokens(messages), len(text) // CHARACTERS_PER_TOKEN + 1)
         prompt, completion = counted or guess
         return Answer(text, prompt, completion, counted is None, round(seconds, 3), tries, named, cut)
 
     def _end(self, failure: "_Failure", tries: int) -> str:
+        if 300 <= failure.status < 400:
+            return f"{failure}. Redirects are not followed; write the address it leads to as --base-url."
         advice = {
             401: f"Set {KEY_VARIABLE} to a key the server takes.",
             403: f"Set {KEY_VARIABLE} to a key that may use this model.",
@@ -210,9 +243,12 @@ class Server:
         return f"{failure}{times}. {advice}"
 
     def _clean(self, message: object) -> str:
-        """A server's message in one short line, without the key, which some servers repeat."""
-        text = " ".join(str(message).split())
-        return (text.replace(self._key, "***") if self._key else text)[:MOST_SIGNS] or "no reason given"
+        """A server's message in one short line that a terminal does not obey, without the key."""
+        return shown(self._keyless(" ".join(str(message).split())))[:MOST_SIGNS] or "no reason given"
+
+    def _keyless(self, text: str) -> str:
+        """A server's words without the key, which some repeat: they are shown, kept and may be published."""
+        return text.replace(self._key, "***") if self._key else text
 
 
 class _Failure(Exception):

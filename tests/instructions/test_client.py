@@ -1,11 +1,15 @@
 """Asking a server: the real client over real HTTP, what is tried again, what ends at once, and where the key goes."""
 
+import gzip
 import logging
 import socket
 import sys
+import time
+from collections.abc import Iterator
 
 import pytest
 from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from instructedit.errors import InputError
 from instructedit.instructions.client import KEY_VARIABLE, Server, ServerError, host_of
@@ -155,3 +159,111 @@ def test_keys_do_not_belong_into_the_address(url: str) -> None:
     with pytest.raises(InputError, match="more than an address") as error:
         host_of(url)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "flag"),
+    [({"retries": -1}, "--retries"), ({"timeout_s": 0}, "--timeout"), ({"temperature": -1}, "--temperature")],
+)
+def test_numbers_out_of_range_are_refused(wrong: dict[str, float], flag: str) -> None:
+    with pytest.raises(InputError, match=f"{flag} is "):
+        Server("m", "http://localhost:1/v1", **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["sk-secret\nmore", "sk secret", "sk-sécret"])
+def test_what_cannot_be_a_key_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    with pytest.raises(InputError, match=f"{KEY_VARIABLE} holds") as error:
+        Server("m", "http://localhost:1/v1")
+    assert "cret" not in str(error.value)
+
+
+def test_a_key_that_the_server_repeats_is_not_kept(
+    httpserver: HTTPServer, waited: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    assert server(script(httpserver, f"1. Say {KEY}."), waited).ask(ASKED, 77, 5).text == "1. Say ***."
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": -999, "completion_tokens": 5}, {"prompt_tokens": float("inf")}])
+def test_tokens_that_cannot_be_do_not_widen_a_budget(
+    httpserver: HTTPServer, waited: list[float], usage: dict[str, float]
+) -> None:
+    scripted = script(httpserver, "x" * 30, usage=usage)
+    if "completion_tokens" in usage:
+        answer = server(scripted, waited).ask(ASKED, 500, 5)
+        assert answer.estimated and answer.prompt_tokens > 0 and answer.completion_tokens == 11
+    else:
+        with pytest.raises(ServerError, match="no chat completion"):
+            server(scripted, waited, retries=0).ask(ASKED, 500, 5)
+
+
+def test_an_answer_far_beyond_what_was_asked_is_cut(httpserver: HTTPServer, waited: list[float]) -> None:
+    answer = server(script(httpserver, "[" * 100_000), waited).ask(ASKED, 10, 5)
+    assert answer.cut and len(answer.text) == 320
+
+
+def test_what_a_server_says_does_not_command_the_terminal(httpserver: HTTPServer, waited: list[float]) -> None:
+    told: list[str] = []
+    httpserver.expect_request("/v1/chat/completions").respond_with_json({"error": {"message": "\x1b[2J"}}, status=503)
+    asked = Server("m", httpserver.url_for("/v1"), retries=1, sleep=waited.append, told=told.append)
+    with pytest.raises(ServerError) as error:
+        asked.ask(ASKED, 9, 0)
+    assert len(told) == 1 and all("\\x1b[2J" in line and "\x1b" not in line for line in (*told, str(error.value)))
+
+
+def test_redirects_are_not_followed(httpserver: HTTPServer, waited: list[float]) -> None:
+    other = httpserver.url_for("/other")
+    httpserver.expect_request("/v1/chat/completions").respond_with_data(status=307, headers={"location": other})
+    with pytest.raises(ServerError, match="status 307.*Redirects are not followed"):
+        Server("m", httpserver.url_for("/v1"), sleep=waited.append).ask(ASKED, 9, 0)
+    assert [request.path for request, _ in httpserver.log] == ["/v1/chat/completions"] and waited == []
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_endless_answer_ends(httpserver: HTTPServer, waited: list[float], status: int) -> None:
+    sent: list[int] = []
+
+    def endless(request: Request) -> Response:
+        def parts() -> Iterator[bytes]:
+            for n in range(1000):
+                sent.append(n)
+                yield bytes(2**20)
+
+        return Response(parts(), status, mimetype="application/json")
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(endless)
+    with pytest.raises(ServerError, match="more than 4194304 bytes"):
+        Server("m", httpserver.url_for("/v1"), sleep=waited.append).ask(ASKED, 9, 0)
+    assert len(sent) < 100 and waited == []
+
+
+def test_an_answer_that_drips_ends(httpserver: HTTPServer, waited: list[float]) -> None:
+    def drip(request: Request) -> Response:
+        def parts() -> Iterator[bytes]:
+            for _ in range(40):
+                time.sleep(0.05)
+                yield b" "
+
+        return Response(parts(), 200, mimetype="application/json")
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(drip)
+    slow = Server("m", httpserver.url_for("/v1"), timeout_s=0.3, retries=0, sleep=waited.append)
+    start = time.monotonic()
+    with pytest.raises(ServerError, match="No answer from"):
+        slow.ask(ASKED, 9, 0)
+    assert time.monotonic() - start < 1.5
+
+
+def test_a_packed_answer_is_not_unpacked(httpserver: HTTPServer, waited: list[float]) -> None:
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    httpserver.expect_request("/v1/chat/completions").respond_with_data(gzip.compress(b"{}"), headers=headers)
+    with pytest.raises(ServerError, match="packed"):
+        Server("m", httpserver.url_for("/v1"), sleep=waited.append).ask(ASKED, 9, 0)
+
+
+def test_an_option_left_out_is_told(httpserver: HTTPServer) -> None:
+    told: list[str] = []
+    scripted = script(httpserver, "yes", refused=("temperature",))
+    Server("m", scripted.url, told=told.append).ask(ASKED, 9, 0)
+    assert len(told) == 1 and "asking without temperature" in told[0]
