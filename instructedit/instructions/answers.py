@@ -12,6 +12,7 @@ _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | 
 _FENCE = re.compile(r"^\s*(?:```|~~~)[\w+-]*\s*$", re.MULTILINE)
 _ITEM = re.compile(r"^\s*(?:#{1,6}\s+)?(?:\*\*)?(?:\(?\d{1,3}[.):\]]|[-*\u2022\u2013\u2014+])(?:\*\*)?\s+(?=\S)")
 _LABEL = re.compile(r"^(?:description|instruction|task)(?: \d+)?\s*[:.-]\s+", re.IGNORECASE)
+_STRING = re.compile(r'"((?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*)"(?!\s*:)')
 _TITLE = re.compile(r"^\*\*[^*]{1,60}?(?::\*\*|\*\*\s*:)\s+(?=(?:\S+\s+){3})")
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "`": "`"}
 
@@ -35,17 +36,21 @@ def descriptions_in(answer: str) -> list[str]:
 
 
 def _from_json(text: str) -> list[str] | None:
-    """Return the texts of the first JSON list or object that holds some; None where there is none."""
-    decoder = json.JSONDecoder()
+    """Return the texts of all JSON lists and objects that hold some, one after another; None where there is none."""
+    decoder, found, end = json.JSONDecoder(), list[str](), 0
     for start in re.finditer(r"[\[{]", text):
+        if start.start() < end:
+            continue
         try:
-            value, _ = decoder.raw_decode(text, start.start())
+            value, end = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
             continue
-        texts = list(_texts(value))
-        if texts:
-            return texts
-    return None
+        found += _texts(value)
+    if found:
+        return found
+    # Cut off, or with a comma too many: what is a whole string and no name of a field.
+    begun = re.match(r"\s*[\[{]\s*[\[{\"]", _FENCE.sub("", text))
+    return [json.loads(f'"{each}"', strict=False) for each in _STRING.findall(text)] if begun else None
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -107,14 +107,15 @@ class TrialRecords:
         kept = set(stable_sample([one.request.id for one in validation], settings.records, "trial"))
         if len(kept) < 2:
             raise InputError(f"Task {task!r} has {len(kept)} validation records; descriptions need 2 or more.")
+        self._all_validation = validation
         self.validation = [
             limit_probes(with_rewordings(one), settings.max_probes) for one in validation if one.request.id in kept
         ]
         self.test = read_prepared(settings.data, task, "test")
 
     def all_of(self, task: str) -> Iterator[EditExample]:
-        """Yield every record of the task, of all splits, so that none of them is named in a description."""
-        yield from (*self.train[task], *self.validation, *self.test)
+        """Yield every record of the task, of all splits, scored or not: none of them is to be named."""
+        yield from (*self.train[task], *self._all_validation, *self.test)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the content trained on, by task, and of what is scored."""

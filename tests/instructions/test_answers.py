@@ -33,6 +33,11 @@ FORMS = {
     "a fence": f"Here:\n```json\n{json.dumps(TEXTS, indent=2)}\n```\nDone.",
     "a fence of lines": "```\n" + "\n".join(f"{n}. {text}" for n, text in enumerate(TEXTS, 1)) + "\n```",
     "a thought first": "<think>1. No, not so.\n2. Hm.</think>\n" + "\n".join(f"- {text}" for text in TEXTS),
+    "objects, one a line": "\n".join(json.dumps({"description": text}) for text in TEXTS),
+    "a list that is cut off": json.dumps(TEXTS, indent=2)[:-2],
+    "a short list that is cut off": json.dumps(TEXTS)[:-1] + ', "And then',
+    "objects that are cut off": "```json\n" + json.dumps([{"description": text} for text in TEXTS], indent=1)[:-2],
+    "a comma too many": json.dumps(TEXTS)[:-1] + ",]",
     "windows": "\r\n".join(f"{n}. {text}" for n, text in enumerate(TEXTS, 1)),
 }  # fmt: skip
 

@@ -101,16 +101,16 @@ def test_a_server_of_no_use_is_one_line_with_the_best_so_far(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     scripted = ScriptedServer(httpserver, [answer])
-    assert run("instruct", *flags(scripted)) == 2
+    assert run("instruct", *flags(scripted, "--rounds", "2" if isinstance(answer, str) else "1")) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert words in line and f"{OUT}/pool.yaml" in line and "same command goes on" in line
     assert "the pool it began with" in line and KEY not in line
     assert load_pools(OUT / "pool.yaml")["counterfact"] == load_pools()["counterfact"]
     # It is mended, and goes on.
-    scripted.script = list(ANSWERS) if not isinstance(answer, str) else [answer, answer, *ANSWERS]
-    scripted.seen.clear() if not isinstance(answer, str) else None
-    assert run("instruct", *flags(scripted, "--rounds", "3", "--patience", "9")) == 0
-    assert events("trial")
+    asked = len(events("ask"))
+    scripted.script, rounds = [answer] * len(scripted.seen) + ANSWERS, "3" if isinstance(answer, str) else "1"
+    assert run("instruct", *flags(scripted, "--rounds", rounds, "--patience", "9")) == 0
+    assert len(events("trial")) == 2 and len(events("ask")) == asked + 1
 
 
 def test_a_task_of_ones_own_begins_without_a_pool(

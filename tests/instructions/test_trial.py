@@ -87,6 +87,15 @@ def test_a_task_without_training_records_is_refused(place: Path, trial: TrialSet
         editor(replace(trial, beside=("zsre",)))
 
 
+def test_records_that_are_not_scored_may_not_be_named_either(place: Path, trial: TrialSettings) -> None:
+    every = {
+        one.request.id
+        for split in ("train", "validation", "test")
+        for one in read_prepared("prepared", "counterfact", split)  # type: ignore[arg-type]
+    }
+    assert {one.request.id for one in editor(trial).records.all_of("counterfact")} == every
+
+
 def test_a_trial_pool_draws_from_all(trial: TrialSettings) -> None:
     pool = TrialPool("t", "T", tuple(TEXTS))
     assert pool.seen == tuple(TEXTS)
