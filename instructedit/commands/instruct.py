@@ -129,7 +129,7 @@ def instruct(
         try:
             result = loop.run()
         except KeyboardInterrupt:
-            again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            again = shlex.join(["instructedit", *sys.argv[1:]])  # whichever way it was started
             _tell(f"Stopped. Nothing answered or measured is lost; the same command goes on: {again}")
             raise
         write(result)

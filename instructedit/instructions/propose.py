@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from instructedit.instructions.cards import TaskCard
-from instructedit.instructions.screen import MAX_WORDS, MIN_WORDS
+from instructedit.instructions.screen import MAX_WORDS, MIN_WORDS, NAMES_EXAMPLE
 
 Message = dict[str, str]
 """``{"role": ..., "content": ...}``, as chat servers take it."""
@@ -55,7 +55,11 @@ def request(
     if found:
         parts.append("These you have written already; do not repeat them:\n" + _listed(found))
     if rejected:
-        told = "\n".join(f"- {text[:120]}  (not usable: {reason})" for text, reason in rejected)
+        # What names an example is not said again: a prompt holds no record's text, not even one that was guessed.
+        told = "\n".join(
+            f"- {'one of them' if reason == NAMES_EXAMPLE else text[:120]}  (not usable: {reason})"
+            for text, reason in rejected
+        )
         parts.append(f"Some of your last answer could not be used:\n{told}")
     again = "better " if measured else ""
     parts.append(f"Write {wanted} {again}descriptions now, numbered, one a line, and nothing else.")

