@@ -10,7 +10,7 @@ import yaml
 from instructedit.commands.evaluate import evaluate
 from instructedit.commands.prepare import prepare
 from instructedit.hypernet.ke import KEConfig
-from instructedit.scheduling.preflight.work import EVALUATION, KE, PREPARATION, TRAINING
+from instructedit.scheduling.preflight.work import EVALUATION, KE, PREPARATION, TRAINING, Work
 
 
 @pytest.mark.parametrize(("command", "known"), [(evaluate, EVALUATION), (prepare, PREPARATION)])
@@ -38,3 +38,9 @@ def test_of_a_training(tmp_path: Path) -> None:
                 found = found[part]
             assert found == value, key
     assert {name: getattr(KEConfig(), name) for name in KE} == KE
+
+
+def test_a_model_that_is_only_named_makes_no_training() -> None:
+    # As `instruct` names a server's model.
+    assert Work("instruct", {"task": "counterfact", "model": "gpt"}, None, False, None, 1).kind == "other"
+    assert Work("push", {"model": {"base": "b"}}, None, False, None, 1).kind == "training"

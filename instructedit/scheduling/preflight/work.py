@@ -99,7 +99,7 @@ class Work:
     @property
     def kind(self) -> Literal["training", "evaluation", "preparation", "other"]:
         """Which settings it has."""
-        if self.command in ("fit", "validate", "test") or "model" in self.config:
+        if self.command in ("fit", "validate", "test") or isinstance(self.config.get("model"), Mapping):
             return "training"
         kinds: dict[str, Literal["evaluation", "preparation"]] = {"evaluate": "evaluation", "prepare": "preparation"}
         return kinds.get(self.command, "other")
