@@ -133,7 +133,7 @@ def instruct(
             _tell(f"Stopped. Nothing answered or measured is lost; the same command goes on: {again}")
             raise
         write(result)
-        _conclude(where, described, result, loop, f"{model} at {server.host}")
+        _conclude(where, described, result, loop, f"{model} at {server.host}", trial.data)
 
 
 def _names(given: Names) -> list[str]:
@@ -253,12 +253,13 @@ def _named(model: str) -> str:
     return Path(model).name if model[:1] in "/.~" or Path(model).is_dir() else model
 
 
-def _conclude(where: Path, described: "TaskCard", result: "Result", loop: "Loop", model: str) -> None:
+def _conclude(where: Path, described: "TaskCard", result: "Result", loop: "Loop", model: str, data: str) -> None:
     """Say what came of it, where it lies and what to do next; an end without anything new is an error."""
     from instructedit.instructions.loop import START
     from instructedit.instructions.loop_record import EVENTS
     from instructedit.instructions.pool_card import CARD_PAGE, POOL
     from instructedit.instructions.pools import POOL_SIZE
+    from instructedit.tasks import TASKS
 
     ready = len(result.best) == POOL_SIZE
     new = sum(result.origin[text] != START for text in result.best)
@@ -284,9 +285,15 @@ def _conclude(where: Path, described: "TaskCard", result: "Result", loop: "Loop"
     print(f"pool    {quoted(where / POOL)}")
     print(f"card    {quoted(where / CARD_PAGE)}")
     experiment = next(file for start, file in EXPERIMENTS.items() if described.task.startswith(start))
+    own = (
+        ""
+        if described.task in TASKS
+        else f" --data.folder {quoted(data)} --data.tasks '[{described.task}]' --data.held_out '[]' "
+        "--data.balance equal --data.caps null"
+    )
     print(
         f"next    instructedit fit --config {experiment} --config configs/trainer/cpu.yaml --data.instructions "
-        f"{quoted(where / POOL)} --run.name {quoted(where.name)}-fit"
+        f"{quoted(where / POOL)} --run.name {quoted(where.name)}-fit{own}"
     )
 
 

@@ -140,7 +140,7 @@ def data_card(rows: Sequence[Mapping[str, Any]]) -> str:
         "repeats) and measured: a trial editor is meta-trained shortly on all descriptions of a round, and each is put "
         "in front of the same validation records. The score of a record is the mean of what it has of reliability, "
         "generalization, locality, portability and success. Scores of different bases, tasks or rounds are not "
-        "comparable.",
+        "comparable, and flatter descriptions that were chosen by them.",
         "",
         "## Descriptions by source",
         "",
