@@ -148,8 +148,8 @@ def _page(made: Mapping[str, Any], result: Result) -> str:
         "",
         "Score: mean over records of the mean of what a record has of reliability, generalization, locality, "
         "portability and success, in percent, with a bootstrap interval over records; measured on validation records "
-        "by trial editors that were trained shortly, so no measure of a trained editor. New descriptions were chosen by "
-        "these scores, which therefore flatter them; the gain of a round below does not (it is cross-fitted). "
+        "by trial editors that were trained shortly, so no measure of a trained editor. New descriptions were chosen "
+        "by these scores, which therefore flatter them; the gain of a round below does not (it is cross-fitted). "
         + made["order"],
         "",
         "| | description | from | score | reliability | generalization | locality |",

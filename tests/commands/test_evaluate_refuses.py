@@ -36,7 +36,7 @@ MEND = {"method": "mend"}
         ({"methods": [MEND | {"editor": "PLACE/instructedit"}]}, (), "InstructEdit"),
         ({"methods": [{"method": "none", "editor": "PLACE/mend"}]}, (), "no editor"),
         ({"methods": [MEND | {"editor": "PLACE/mend", "options": {"rank": 3}}]}, (), "rank"),
-        ({"methods": [{"method": "instructedit", "editor": "PLACE/instructedit", "instructions": []}]}, (), "Leave the key out"),
+        ({"methods": [{"method": "instructedit", "editor": "PLACE/instructedit", "instructions": []}]}, (), "the key"),
         ({"methods": [{"method": "no_such_module:Method"}]}, (), "no_such_module"),
         ({"methods": [{"method": "instructedit.records:Outcome"}]}, (), "stage_for"),
         ({"base": "PLACE/other"}, (), "trained on base"),
