@@ -70,6 +70,7 @@ def test_transfer_has_every_editor_on_every_task_and_the_drop(study: Study, tmp_
     assert (gain["seeds"], table["InstructEdit on all", "", "recent", "reliability"]["seeds"]) == ("1", "3")
 
 
+@pytest.mark.slow
 def test_tasks_mark_what_was_trained_and_have_the_papers_curve(study: Study, tmp_path: Path) -> None:
     found = tasks(study, make(tmp_path / "results", records=12), tmp_path / "out")
     rows = [x for x in lines(tmp_path / "out/tasks.csv") if x["metric"] == "reliability" and not x["against"]]
@@ -81,6 +82,7 @@ def test_tasks_mark_what_was_trained_and_have_the_papers_curve(study: Study, tmp
     assert any(said.startswith("Held-out zsre, reliability: 3 training tasks minus 1: +") for said in found.statements)
 
 
+@pytest.mark.slow
 def test_balance_compares_with_the_first_and_says_the_shares(study: Study, tmp_path: Path) -> None:
     def rule(run: StudyRun, row: str, task: str, metric: str) -> float:
         return 0.5 + 0.1 * (run.name == "balance-capped" and task == "zsre")
@@ -134,6 +136,7 @@ def test_the_verdict_says_also_what_hurts_the_claim(
     assert said in verdict({name: Pooled(sum(ends) / 2, *ends, 100, 3) for name, ends in given.items()})
 
 
+@pytest.mark.slow
 def test_sensitivity_compares_with_the_value_that_every_setting_has(study: Study, tmp_path: Path) -> None:
     def rule(run: StudyRun, row: str, task: str, metric: str) -> float:
         return 0.5 - 0.2 * (run.name == "rank-64" and metric == "locality")

@@ -35,6 +35,7 @@ def test_what_is_let_go_of_is_seen_while_it_is_there() -> None:
     assert watch.peak - before > 2**27
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["ours", "textbook"])
 @pytest.mark.parametrize("placement", ["replicated", "tail_only"])
 def test_a_tiny_base_is_measured(which: str, placement: str, tmp_path: Path) -> None:

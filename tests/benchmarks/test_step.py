@@ -65,12 +65,14 @@ def test_the_textbooks_operations_are_those_of_its_passes(base: Base) -> None:
     assert flops.counted(lambda: a @ b) == 2 * 3 * 4 * 5
 
 
+@pytest.mark.slow
 def test_rates_are_told(base: Base) -> None:
     editor, _ = trained(base)
     rates = load("step").measure(base, editor, batch=2, rounds=1, edits=2, prepared=None)
     assert set(rates) == {"textbook", "computed", "stored"} and min(rates.values()) > 0
 
 
+@pytest.mark.slow
 def test_depth_is_measured_for_each_depth() -> None:
     depth: ModuleType = load("depth")
     assert set(depth.measure([4, 5], 64, 8, 2, torch.float32, 1)) == {4, 5}

@@ -40,6 +40,7 @@ def retention(*flags: str) -> int:
 PREPARED = ("--editor", "editor", "--data", "data", "--task", "counterfact", "--out", "out/curve")
 
 
+@pytest.mark.slow
 def test_a_curve_of_prepared_records(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert retention(*PREPARED, "--counts", "3", "1", "--unrelated", "4") == 0
     told = capsys.readouterr()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -60,6 +61,7 @@ WAYS: dict[str, tuple[dict[str, Any], Callable[[Path, Path], PreTrainedModel]]] 
 }
 
 
+@pytest.mark.slow
 def test_twenty_requests_say_the_same_everywhere(tiny_base: Base, tmp_path: Path) -> None:
     base = in_folder(tiny_base, tmp_path / "base")
     assert_same(random_edit(base, ranks=2, size=20.0), tmp_path, WAYS)

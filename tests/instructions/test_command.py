@@ -38,6 +38,7 @@ def events(kind: str, out: Path = OUT) -> list[dict[str, Any]]:
     return [line for line in found if line["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_two_rounds_end_in_a_pool_that_fit_takes(
     place: Path, httpserver: HTTPServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_two_rounds_end_in_a_pool_that_fit_takes(
     assert "trial.steps (2, now 3)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -192,6 +192,7 @@ def test_a_server_that_dies_between_asks(httpserver: HTTPServer, tmp_path: Path)
     assert len(scripted.seen) == 2 and tried == [0, 1]
 
 
+@pytest.mark.slow
 def test_killed_after_any_line_it_comes_to_the_same_place(httpserver: HTTPServer, tmp_path: Path) -> None:
     scripted = ScriptedServer(httpserver, [numbered(descriptions(6, 1)), *ANSWERS[1:]])
     try_ = judged(lambda text: 0.5 + 0.2 * stable_fraction("quality", text))

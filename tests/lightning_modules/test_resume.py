@@ -80,6 +80,7 @@ def at_loss(monkeypatch: pytest.MonkeyPatch, call: int, act: Callable[[], None])
 
 
 # Steps have two micro-batches. Step 3 is one of validation, 4 one of a checkpoint, 5 neither; 6 is the last.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "number"),
     [
