@@ -100,6 +100,26 @@ def test_an_array_of_four(instructedit: Instructedit, cluster: Cluster, write_co
     assert "All 4 runs" in instructedit("submit", *flags, "--", "fit", "--config", config, status=2)
 
 
+def test_an_array_makes_the_runs_of_a_study(
+    instructedit: Instructedit, cluster: Cluster, prepared: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    asked = {"base": str(llama_folder), "data": str(prepared), "tasks": ["recent", "zsre"], "held_out": ["zsre"]}
+    runs = {name: {"method": "none", "batch": number} for number, name in enumerate(("one", "two", "three"), 1)}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"name": "small", "evaluate": asked, "runs": runs}))
+    study = ("--", "reproduce", "--study", "study.yaml", "--allow_dirty", "true")
+    instructedit("submit", *SMALL, "--array", "only=one,two", *study)
+    (folder,) = (tmp_path / "runs" / "jobs").iterdir()
+    (job,) = read_jobs(folder)
+    for task in (f"{job.id}_0", f"{job.id}_1"):
+        log = folder / "slurm" / f"{task}.log"
+        assert cluster.ended(task, 150, log).state == "COMPLETED", log.read_text()
+    made = tmp_path / "results" / "study" / "small"
+    assert sorted(path.name for path in made.iterdir() if (path / "run.json").is_file()) == ["one", "two"]
+    # What they left is made here, and then the report.
+    instructedit("reproduce", "--study", "study.yaml", "--allow_dirty", "true")
+    assert (made / "three" / "run.json").is_file() and "PARTIAL" not in (made / "REPORT.md").read_text()
+
+
 def test_a_chain_ends_with_its_first_failure(instructedit: Instructedit, cluster: Cluster, tmp_path: Path) -> None:
     chain = ("prepare", "--source", "nowhere", "--tasks", "zsre", "--then", "prepare", "--source", "demo")
     instructedit("submit", *SMALL, "--", *chain)
