@@ -1,6 +1,8 @@
 """A whole study of the demo tasks on a tiny base, in one process: every run, every analysis, the report."""
 
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,15 @@ def run(*words: str) -> int:
         cli.main(words)
     signals.clear()
     return int(ended.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Give back the signal handlers that a training in this process takes."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
