@@ -207,6 +207,7 @@ _EXTRA_OF = {
     "gguf": "gguf",
     "accelerate": "gguf",
     "openai": "llm",
+    "httpx2": "llm",
     "peft": "lora",
     "scipy": "analysis",
     "sklearn": "analysis",
