@@ -131,10 +131,14 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+def listed(commands: Mapping[str, Command]) -> list[str]:
+    """Lines of a help text: a command each, its summary beside it."""
+    width = max(map(len, commands))
+    return [f"  {name:<{width}}  {command.summary}" for name, command in commands.items()]
+
+
 def help_text() -> str:
     """What ``instructedit --help`` prints: one line per command."""
-    width = max(map(len, COMMANDS))
-    rows = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: instructedit COMMAND [--flags]",
@@ -142,7 +146,7 @@ def help_text() -> str:
             "Knowledge editing for frozen language models with one meta-trained editor.",
             "",
             "commands:",
-            *rows,
+            *listed(COMMANDS),
             "",
             "`instructedit COMMAND --help` lists a command's flags; `instructedit --version` prints the version.",
             "Set INSTRUCTEDIT_DEBUG=1 to see the traceback of an input error too.",

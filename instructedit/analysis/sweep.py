@@ -14,7 +14,7 @@ from typing import Any
 from instructedit.analysis.seeds import Pooled, difference_over, pooled_over
 from instructedit.errors import InputError
 from instructedit.evaluation.metrics import METRICS
-from instructedit.records import Outcome
+from instructedit.study.cells import Cells
 from instructedit.study.plan import Study
 from instructedit.study.results import Results
 from instructedit.terminal import quoted
@@ -119,8 +119,7 @@ class Sweep:
 
     def __init__(self, study: Study, results: Results, analysis: str, plan: str = "PLAN") -> None:
         self.study, self.results, self.analysis, self.plan = study, results, analysis, plan
-        self._cells: dict[str, dict[tuple[str, str, str], list[Outcome]]] = {}
-        self._seeds: dict[str, Any] = {}
+        self._cells = Cells(results)
         if not study.analyses.get(analysis):
             raise InputError(
                 f"The study {study.name} has no section analyses.{analysis}, which says what runs it reads. Write one "
@@ -155,23 +154,23 @@ class Sweep:
     def value(self, part: Part, task: str, metric: str, tasks: Sequence[str] = ()) -> Number:
         """Return a part's number on a task, or its mean over ``tasks``, which ``task`` then is a name for."""
         over = tuple(tasks) or (task,)
-        runs = [self._outcomes(run, part.row, over, metric) for run in self.done(part)]
+        runs = [self._cells.of(run, part.row, over, metric) for run in self.done(part)]
         found = pooled_over(runs, over, metric, part.row)
         return Number(part.label, task, metric, found, "", _trained(part, over), self.missing([part]))
 
     def gain(self, part: Part, against: Part, task: str, metric: str, tasks: Sequence[str] = ()) -> Number:
         """Return what a part has more than another, over the records that both have; paired by seed where it can be."""
         over = tuple(tasks) or (task,)
-        ours, theirs = self._paired(part, against)
-        first = [self._outcomes(run, part.row, over, metric) for run in ours]
-        second = [self._outcomes(run, against.row, over, metric) for run in theirs]
+        ours, theirs = self._cells.paired(part.runs, against.runs)
+        first = [self._cells.of(run, part.row, over, metric) for run in ours]
+        second = [self._cells.of(run, against.row, over, metric) for run in theirs]
         found = difference_over(first, second, over, metric, part.row, against.row)
         missing = self.missing([part, against])
         return Number(part.label, task, metric, found, against.label, _trained(part, over), missing)
 
     def done(self, part: Part) -> list[str]:
         """Return those of a part's runs that are there."""
-        return [run for run in part.runs if self.results.has(run)]
+        return self._cells.done(part.runs)
 
     def missing(self, parts: Iterable[Part]) -> tuple[str, ...]:
         """Return the runs of parts that are not there yet, in the plan's order."""
@@ -190,28 +189,6 @@ class Sweep:
                 f"Nothing to draw: no run of analyses.{self.analysis} is in {quoted(self.results.folder)} yet. "
                 f"Make them with `{made}`."
             )
-
-    def _paired(self, a: Part, b: Part) -> tuple[list[str], list[str]]:
-        """The runs of both that are there; where both are planned with the same seeds, of the seeds that both have."""
-        seeds = [[self._seed(run) for run in part.runs] for part in (a, b)]
-        ours, theirs = ({self._seed(run): run for run in self.done(part)} for part in (a, b))
-        if sorted(seeds[0]) != sorted(seeds[1]) or len(set(seeds[0])) < len(seeds[0]):
-            return self.done(a), self.done(b)
-        common = [seed for seed in seeds[0] if seed in ours and seed in theirs]
-        return [ours[seed] for seed in common], [theirs[seed] for seed in common]
-
-    def _seed(self, run: str) -> Any:
-        if run not in self._seeds:  # reads the configurations of its training
-            self._seeds[run] = self.study.run(run).setting("seed_everything", 0)
-        return self._seeds[run]
-
-    def _outcomes(self, run: str, row: str, tasks: Sequence[str], metric: str) -> list[Outcome]:
-        if run not in self._cells:
-            cells: dict[tuple[str, str, str], list[Outcome]] = {}
-            for outcome in self.results.outcomes(run):
-                cells.setdefault((outcome.task, outcome.metric, outcome.method), []).append(outcome)
-            self._cells[run] = cells
-        return [outcome for task in tasks for outcome in self._cells[run].get((task, metric, row), ())]
 
 
 def split(study: Study) -> dict[str, tuple[str, ...]]:

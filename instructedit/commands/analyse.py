@@ -6,7 +6,7 @@ its arguments itself; what it measures, `instructedit.analysis` knows.
 
 from collections.abc import Sequence
 
-from instructedit.cli import Command, run_command
+from instructedit.cli import Command, listed, run_command
 from instructedit.errors import InputError, unknown
 
 ANALYSES: dict[str, Command] = {
@@ -40,8 +40,6 @@ ANALYSES: dict[str, Command] = {
 
 def help_text() -> str:
     """What ``instructedit analyse --help`` prints: one line per analysis."""
-    width = max(map(len, ANALYSES))
-    rows = [f"  {name:<{width}}  {analysis.summary}" for name, analysis in ANALYSES.items()]
     return "\n".join(
         [
             "usage: instructedit analyse ANALYSIS [--flags]",
@@ -49,7 +47,7 @@ def help_text() -> str:
             "The paper's analyses: figures as PNG and SVG, numbers as CSV, seeds fixed. See docs/analyse.md.",
             "",
             "analyses:",
-            *rows,
+            *listed(ANALYSES),
             "",
             "`instructedit analyse ANALYSIS --help` lists its flags.",
         ]

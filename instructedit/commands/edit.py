@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from instructedit.cli import switched_on, underscored
+from instructedit.commands.parser import command_parser
 from instructedit.editing.flags import Asked, check_numbers, check_out, check_together, check_ways
 from instructedit.editing.requests import read_requests, read_slots
 from instructedit.errors import InputError
@@ -47,20 +48,11 @@ def edit(argv: Sequence[str]) -> None:
     Raises:
         InputError: a flag, a request, the editor, the base or the file to write is refused.
     """
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-    class Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-        """Leaves the lines of the description as they are."""
-
-    parser = ArgumentParser(
-        prog="instructedit edit",
-        usage="instructedit edit --editor EDITOR (--prompt TEXT --target TEXT | --file FILE | --interactive) [flags]",
-        exit_on_error=False,
-        formatter_class=Help,
-        description=ABOUT,
-        epilog="See docs/use.md.",
+    parser = command_parser(
+        "edit",
+        "instructedit edit --editor EDITOR (--prompt TEXT --target TEXT | --file FILE | --interactive) [flags]",
+        ABOUT,
+        "See docs/use.md.",
     )
     parser.add_function_arguments(_edit, as_group=False)
     flags = gathered(switched_on(_edit, underscored(argv)), SEVERAL, more_values=True)

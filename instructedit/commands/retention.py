@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from instructedit.cli import underscored
+from instructedit.commands.parser import command_parser
 from instructedit.errors import InputError
 from instructedit.provenance import revision, versions
 from instructedit.repeated import gathered
@@ -40,20 +41,11 @@ def retention(argv: Sequence[str]) -> None:
     Raises:
         InputError: a flag, the records, the editor or the folder to write is refused.
     """
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-    class Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-        """Leaves the lines of the description as they are."""
-
-    parser = ArgumentParser(
-        prog="instructedit retention",
-        usage="instructedit retention --editor EDITOR --data FOLDER_OR_FILE --out FOLDER [flags]",
-        exit_on_error=False,
-        formatter_class=Help,
-        description=ABOUT,
-        epilog="See docs/use.md.",
+    parser = command_parser(
+        "retention",
+        "instructedit retention --editor EDITOR --data FOLDER_OR_FILE --out FOLDER [flags]",
+        ABOUT,
+        "See docs/use.md.",
     )
     parser.add_function_arguments(_retention, as_group=False)
     _retention(**parser.parse_args(_with_lists(underscored(argv))).as_dict())

@@ -12,6 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from instructedit.cli import switched_on, underscored
+from instructedit.commands.parser import command_parser
 from instructedit.errors import InputError
 from instructedit.repeated import gathered
 from instructedit.scheduling import slurm
@@ -50,24 +51,15 @@ def submit(argv: Sequence[str]) -> None:
     Raises:
         InputError: a flag, the command or one of its settings is refused, or SLURM refuses the job.
     """
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-    class Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-        """Leaves the lines of the description as they are."""
-
     own, words = list(argv), None
     if "--" in own:
         place = own.index("--")
         own, words = own[:place], own[place + 1 :]
-    parser = ArgumentParser(
-        prog="instructedit submit",
-        usage=USAGE,
-        exit_on_error=False,
-        formatter_class=Help,
-        description=ABOUT,
-        epilog=f"Profiles: slurm/profiles, {user_folder()}, and those that come with this program. See docs/slurm.md.",
+    parser = command_parser(
+        "submit",
+        USAGE,
+        ABOUT,
+        f"Profiles: slurm/profiles, {user_folder()}, and those that come with this program. See docs/slurm.md.",
     )
     parser.add_function_arguments(_submit, skip={"words"}, as_group=False)
     flags = gathered(switched_on(_submit, underscored(own)), SEVERAL)

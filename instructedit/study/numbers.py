@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from instructedit.analysis.seeds import Pooled, difference_over, pooled_over
-from instructedit.records import Outcome
+from instructedit.study.cells import Cells
 from instructedit.study.plan import Study
 from instructedit.study.results import Results
 
@@ -36,10 +36,8 @@ class Numbers:
 
     def __init__(self, study: Study, results: Results, draws: int = 2000) -> None:
         self.study, self.results, self.draws = study, results, draws
-        self._by_cell: dict[str, dict[tuple[str, str, str], list[Outcome]]] = {}
+        self._cells = Cells(results)
         self._found: dict[object, Pooled | None] = {}
-        # Read once: each look at a setting reads the configurations.
-        self._seeds = {run.name: int(run.setting("seed_everything", 0)) for run in study.runs}
         self._rows = {run.name: study.rows(run) for run in study.runs}
 
     def rows_of_table(self) -> list[Rows]:
@@ -61,13 +59,13 @@ class Numbers:
 
     def done(self, rows: Rows) -> list[str]:
         """Return those of a row's runs that are there."""
-        return [run for run in rows.runs if self.results.has(run)]
+        return self._cells.done(rows.runs)
 
     def value(self, rows: Rows, tasks: Sequence[str], metric: str) -> Pooled | None:
         """Return the mean over tasks, seeds and records; None where no run is there or no record has the metric."""
         key = (rows, tuple(tasks), metric)
         if key not in self._found:
-            runs = [self._cells(run, rows.row, tasks, metric) for run in self.done(rows)]
+            runs = [self._cells.of(run, rows.row, tasks, metric) for run in self.done(rows)]
             self._found[key] = pooled_over(runs, tasks, metric, rows.row, draws=self.draws) if runs else None
         return self._found[key]
 
@@ -78,27 +76,11 @@ class Numbers:
         """
         key = (a, b, tuple(tasks), metric)
         if key not in self._found:
-            ours, theirs = self._paired(a, b)
-            first = [self._cells(run, a.row, tasks, metric) for run in ours]
-            second = [self._cells(run, b.row, tasks, metric) for run in theirs]
+            ours, theirs = self._cells.paired(a.runs, b.runs)
+            first = [self._cells.of(run, a.row, tasks, metric) for run in ours]
+            second = [self._cells.of(run, b.row, tasks, metric) for run in theirs]
             both = first and second
             self._found[key] = (
                 difference_over(first, second, tasks, metric, a.row, b.row, draws=self.draws) if both else None
             )
         return self._found[key]
-
-    def _paired(self, a: Rows, b: Rows) -> tuple[list[str], list[str]]:
-        ours, theirs = self.done(a), self.done(b)
-        seeds = [{self._seeds[run]: run for run in side} for side in (ours, theirs)]
-        if sorted(self._seeds[run] for run in a.runs) != sorted(self._seeds[run] for run in b.runs):
-            return ours, theirs
-        common = [seed for seed in seeds[0] if seed in seeds[1]]
-        return [seeds[0][seed] for seed in common], [seeds[1][seed] for seed in common]
-
-    def _cells(self, run: str, row: str, tasks: Sequence[str], metric: str) -> list[Outcome]:
-        if run not in self._by_cell:
-            cells: dict[tuple[str, str, str], list[Outcome]] = {}
-            for outcome in self.results.outcomes(run):
-                cells.setdefault((outcome.task, outcome.metric, outcome.method), []).append(outcome)
-            self._by_cell[run] = cells
-        return [outcome for task in tasks for outcome in self._by_cell[run].get((task, metric, row), ())]

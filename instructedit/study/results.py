@@ -6,7 +6,6 @@
 
 import gzip
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -109,10 +108,6 @@ class Results:
             raise InputError(f"Cannot write to {folder} ({error.strerror}). Choose another --out.") from error
         self._outcomes.pop(run.name, None)
         return folder
-
-    def forget(self, name: str) -> None:
-        """Delete a run's folder."""
-        shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _record(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name / RECORD

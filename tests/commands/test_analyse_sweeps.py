@@ -1,5 +1,6 @@
 """``instructedit analyse`` over a study's runs: what it tells, and how it ends."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def test_tells_what_it_says_what_it_wrote_and_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = make(tmp_path, records=6)
-    results.forget("instructedit-recent-counterfact")
+    shutil.rmtree(results.folder / "instructedit-recent-counterfact")
     assert run("analyse", "tasks", "--study", str(PLAN), "--results", str(tmp_path)) == 0
     told = capsys.readouterr().out
     assert "- Held-out zsre, reliability: 2 training tasks minus 1: not there yet." in told

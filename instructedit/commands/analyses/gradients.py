@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from instructedit.cli import underscored
+from instructedit.commands.parser import command_parser
 from instructedit.errors import InputError
 from instructedit.provenance import revision, versions
 from instructedit.repeated import gathered
@@ -39,20 +40,11 @@ def gradients(argv: Sequence[str]) -> None:
     Raises:
         InputError: a flag, an editor, the records or the folder to write is refused.
     """
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-    class Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-        """Leaves the lines of the description as they are."""
-
-    parser = ArgumentParser(
-        prog="instructedit analyse gradients",
-        usage="instructedit analyse gradients --editors NAME=EDITOR [NAME=EDITOR ...] --out FOLDER [flags]",
-        exit_on_error=False,
-        formatter_class=Help,
-        description=ABOUT,
-        epilog="See docs/analyse.md.",
+    parser = command_parser(
+        "analyse gradients",
+        "instructedit analyse gradients --editors NAME=EDITOR [NAME=EDITOR ...] --out FOLDER [flags]",
+        ABOUT,
+        "See docs/analyse.md.",
     )
     parser.add_function_arguments(_from_flags, as_group=False)
     _from_flags(**parser.parse_args(gathered(underscored(argv), ["--editors"], more_values=True)).as_dict())
