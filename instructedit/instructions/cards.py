@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from instructedit.errors import InputError, unknown
-from instructedit.instructions.pools import CHECKOUT
+from instructedit.instructions.documents import documents
 
 DEFAULT_CARDS = "configs/instructions/cards"
 """Where the cards of the built-in tasks lie, from the top of the repository."""
@@ -69,21 +67,12 @@ def load_cards(source: str | Path = DEFAULT_CARDS) -> dict[str, TaskCard]:
     Raises:
         InputError: nothing is there, a document is malformed, or two describe the same task.
     """
-    path = Path(source)
-    if not path.exists() and (CHECKOUT / path).exists():
-        path = CHECKOUT / path
-    if not path.exists():
-        raise InputError(f"No cards at {str(source)!r}. Name a YAML file or a folder of them, such as {DEFAULT_CARDS}.")
     cards: dict[str, TaskCard] = {}
-    for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path]:
-        try:
-            documents = [each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if each is not None]
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{file} cannot be read as YAML: {error}. Correct the file.") from error
-        for card in (_card(file, document) for document in documents):
-            if card.task in cards:
-                raise InputError(f"{file} describes task {card.task!r} a second time. Keep one card a task.")
-            cards[card.task] = card
+    for file, document in documents(source, "card", DEFAULT_CARDS):
+        card = _card(file, document)
+        if card.task in cards:
+            raise InputError(f"{file} describes task {card.task!r} a second time. Keep one card a task.")
+        cards[card.task] = card
     return cards
 
 

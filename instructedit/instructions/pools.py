@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from instructedit.errors import InputError, unknown
+from instructedit.instructions.documents import documents
 
 DEFAULT_POOLS = "configs/instructions"
 """Where the pools of the built-in tasks lie, from the top of the repository."""
 
 POOL_SIZE = 10
 """Nine descriptions are trained on, the tenth only tested: seen and unseen stay comparable between tasks."""
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -74,22 +71,12 @@ def load_pools(source: str | Path = DEFAULT_POOLS) -> dict[str, InstructionPool]
     Raises:
         InputError: nothing is there, a document is malformed, or two describe the same task.
     """
-    path = Path(source)
-    if not path.exists() and (CHECKOUT / path).exists():
-        path = CHECKOUT / path
-    if not path.exists():
-        raise InputError(
-            f"No instruction pools at {str(source)!r}. Name a YAML file or a folder of them, such as {DEFAULT_POOLS}."
-        )
-    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     pools: dict[str, InstructionPool] = {}
-    for file in files:
-        for pool in _read(file):
-            if pool.task in pools:
-                raise InputError(f"{file} describes task {pool.task!r} a second time. Keep one pool a task.")
-            pools[pool.task] = pool
-    if not pools:
-        raise InputError(f"{path} holds no instruction pool. Name a YAML file or a folder that does.")
+    for file, document in documents(source, "instruction pool", DEFAULT_POOLS):
+        pool = _pool(file, document)
+        if pool.task in pools:
+            raise InputError(f"{file} describes task {pool.task!r} a second time. Keep one pool a task.")
+        pools[pool.task] = pool
     return pools
 
 
@@ -108,16 +95,6 @@ def pool_for(pools: Mapping[str, InstructionPool], task: str) -> InstructionPool
         pools,
         f"Write one for this task: a YAML file as in {DEFAULT_POOLS}, ten descriptions.",
     )
-
-
-def _read(file: Path) -> list[InstructionPool]:
-    try:
-        documents = [
-            document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document is not None
-        ]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {error}. Correct the file.") from error
-    return [_pool(file, document) for document in documents]
 
 
 def _pool(file: Path, document: object) -> InstructionPool:
