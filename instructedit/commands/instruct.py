@@ -17,8 +17,9 @@ from instructedit.terminal import quoted
 
 if TYPE_CHECKING:
     from instructedit.instructions.cards import TaskCard
-    from instructedit.instructions.loop import Loop, Result
+    from instructedit.instructions.loop import Loop
     from instructedit.instructions.loop_record import LoopRecord
+    from instructedit.instructions.loop_result import Result
     from instructedit.instructions.pools import InstructionPool
     from instructedit.instructions.trial import TrialEditor
 
@@ -90,7 +91,9 @@ def instruct(
         private: with --publish: only its owner is to see the repository.
     """
     if publish:
-        _publish(instructions, card, _names(runs), repo, private, dry_run, out)
+        from instructedit.commands.instruct_publish import publish_pools
+
+        publish_pools(instructions, card, _names(runs), repo, private, dry_run, out)
         return
     if not task:
         raise InputError("--task is missing. Say whose descriptions are wanted, such as counterfact.")
@@ -103,8 +106,9 @@ def instruct(
     if not model:
         raise InputError("--model is missing. Name the model as its server does; GET BASE_URL/models lists them.")
     from instructedit.instructions.client import Server
-    from instructedit.instructions.loop import Loop, LoopSettings
+    from instructedit.instructions.loop import Loop
     from instructedit.instructions.loop_record import LoopRecord
+    from instructedit.instructions.loop_settings import LoopSettings
     from instructedit.instructions.screen import Names as Known
     from instructedit.instructions.trial_progress import TrialProgress
 
@@ -212,8 +216,9 @@ def _write(
 ) -> None:
     """Write the pool, where there are ten, and the card."""
     from instructedit.instructions.pool_card import CARD, POOL, card_of, make_pool, write_card, write_pool
+    from instructedit.instructions.provenance import provenance
 
-    made = card_of(described, result, _provenance(record, editor, host, result))
+    made = card_of(described, result, provenance(record, editor, host))
     pool = make_pool(described, result)
     try:
         if pool is not None:
@@ -224,39 +229,10 @@ def _write(
         raise InputError(f"Cannot write to {where}: {error.strerror}. The same command goes on.") from error
 
 
-def _provenance(record: "LoopRecord", editor: "TrialEditor", host: str, result: "Result") -> dict[str, Any]:
-    import json
-
-    run, asks, trial = record.run, record.all("ask"), editor.settings
-    begun, code = run["starts"][0], run["starts"][-1]
-    own = {name: value for name, value in asdict(trial).items() if name not in ("data", "base", "edits_at_once")}
-    return {
-        "model": _named(json.loads(run["settings"]["model"])),
-        "answered as": sorted({Path(line["answer"]["model"]).name for line in asks if line["answer"]["model"]}),
-        "server": host,
-        "begun": begun["at"],
-        "latest answer": asks[-1]["at"] if asks else "",
-        "commit": code["commit"],
-        "dirty": code["dirty"],
-        "versions": code["versions"],
-        "base": _named(trial.base),
-        "base fingerprint": editor.fingerprint,
-        "data sha256": editor.hashes,
-        "records scored": len(editor.records.validation),
-        "seeds": [json.loads(run["settings"]["seed"]) + number for number in range(trial.seeds)],
-        "trial": own,
-    }
-
-
-def _named(model: str) -> str:
-    """A model's name for others to read: of a path of this machine its last part alone."""
-    return Path(model).name if model[:1] in "/.~" or Path(model).is_dir() else model
-
-
 def _conclude(where: Path, described: "TaskCard", result: "Result", loop: "Loop", model: str, data: str) -> None:
     """Say what came of it, where it lies and what to do next; an end without anything new is an error."""
-    from instructedit.instructions.loop import START
     from instructedit.instructions.loop_record import EVENTS
+    from instructedit.instructions.loop_result import START
     from instructedit.instructions.pool_card import CARD_PAGE, POOL
     from instructedit.instructions.pools import POOL_SIZE
     from instructedit.tasks import TASKS
@@ -295,32 +271,3 @@ def _conclude(where: Path, described: "TaskCard", result: "Result", loop: "Loop"
         f"next    instructedit fit --config {experiment} --config configs/trainer/cpu.yaml --data.instructions "
         f"{quoted(where / POOL)} --run.name {quoted(where.name)}-fit{own}"
     )
-
-
-def _publish(instructions: str, card: str, runs: list[str], repo: str, private: bool, dry_run: bool, out: str) -> None:
-    """Collect the data set; show it or send it, and with --out write it into a folder."""
-    from instructedit.commands.push import plan_lines
-    from instructedit.export.upload import send
-    from instructedit.instructions.cards import load_cards
-    from instructedit.instructions.pools import load_pools
-    from instructedit.instructions.publish import data_set, rows_of
-    from instructedit.terminal import shown
-
-    if repo.startswith("OWNER/") and not dry_run:
-        raise InputError("--repo is missing. Say which data set to send to: --repo OWNER/NAME.")
-    planned = data_set(rows_of(load_pools(instructions), load_cards(card), [Path(run) for run in runs]), repo, private)
-    for note in planned.notes:
-        print(f"note: {shown(note)}")
-    if out:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            for file in planned.files:
-                assert isinstance(file.source, bytes)
-                (Path(out) / file.name).write_bytes(file.source)
-        except OSError as error:
-            raise InputError(f"Cannot write to --out {out}: {error.strerror}. Choose another folder.") from error
-        print(f"written {quoted(out)}")
-    if dry_run:
-        print("\n".join(plan_lines(planned)))
-        return
-    print(f"{len(planned.files)} files: {shown(send(planned))}")

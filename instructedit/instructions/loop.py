@@ -5,22 +5,20 @@ lines. Knows rounds and budgets; how a server is asked and an editor trained, it
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import asdict
 
 from instructedit.errors import InputError
 from instructedit.instructions.answers import descriptions_in
 from instructedit.instructions.cards import TaskCard
 from instructedit.instructions.client import Answer, ServerError, estimated_tokens
 from instructedit.instructions.loop_record import LoopRecord
+from instructedit.instructions.loop_result import START, Ended, Result
+from instructedit.instructions.loop_settings import LoopSettings
 from instructedit.instructions.pools import POOL_SIZE
 from instructedit.instructions.propose import Measured, Message, request
-from instructedit.instructions.scores import Gain, Scores, best, gain, means
+from instructedit.instructions.scores import Gain, Scores, best, gain, means, told_gain
 from instructedit.instructions.screen import Names, Verdict, screen
 from instructedit.tasks.choice import stable_hash
-
-Ended = Literal["stopped", "rounds", "tokens", "minutes", "server"]
-"""Why a loop ended: no gain for long enough, a budget, or a server that gives no answers."""
 
 Ask = Callable[[Sequence[Message], int, int], Answer]
 """Messages, the most tokens of the answer, a seed."""
@@ -28,82 +26,10 @@ Ask = Callable[[Sequence[Message], int, int], Answer]
 Try = Callable[[Sequence[str], int], tuple[Scores, float]]
 """Descriptions and a seed; the scores, and the seconds they took."""
 
-START = "start"
-"""Where descriptions come from that a loop began with."""
-
 LEAST_ANSWER = 32
 """Tokens that are worth asking for."""
 
 SHOWN_REJECTED = 4
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """When a loop asks again and when it ends.
-
-    Args:
-        rounds: the most rounds.
-        asks: the most asks a round, where too few of an answer's descriptions can be used.
-        patience: the loop stops after so many rounds in a row without a gain.
-        threshold: a gain of the mean score below this is none, nor is one that does not exceed its noise.
-        max_tokens: of all messages and answers; None for no such budget.
-        max_minutes: of waiting for answers and of trials, over all starts; None for no such budget.
-        answer_tokens: the most tokens of one answer.
-        seeds: trial editors a round.
-        seed: of everything.
-    """
-
-    rounds: int = 4
-    asks: int = 3
-    patience: int = 2
-    threshold: float = 0.005
-    max_tokens: int | None = None
-    max_minutes: float | None = None
-    answer_tokens: int = 1200
-    seeds: int = 2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "asks", "patience", "answer_tokens", "seeds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} is {getattr(self, name)}. Set it to 1 or more.")
-        if self.threshold < 0:
-            raise InputError(f"--threshold is {self.threshold}. Set it to 0 or more.")
-        for name in ("max_tokens", "max_minutes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"--{name} is {value}. Set it above 0, or leave it out.")
-
-
-@dataclass
-class Result:
-    """Where a loop is, and at its end what came of it.
-
-    Attributes:
-        best: the ten kept, best first, or none yet. They change in a round whose gain exceeds its noise, and only then.
-        shown: the ten of the highest scores in the last trial, which the model is shown.
-        trials: the scores of the last round that tried any, one table a seed; empty where none did.
-        origin: where each description comes from: ``start``, or the round and ask that brought it.
-        gains: by round.
-        asks: answers read.
-        usable: descriptions that could be used, over all answers.
-        tokens: spent on messages and answers.
-        seconds: spent on answers and trials.
-        ended: why; empty while it goes on.
-        why: the same in words.
-    """
-
-    best: list[str]
-    shown: list[str] = field(default_factory=list)
-    trials: list[Scores] = field(default_factory=list)
-    origin: dict[str, str] = field(default_factory=dict)
-    gains: dict[int, Gain] = field(default_factory=dict)
-    asks: int = 0
-    usable: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    ended: Ended | Literal[""] = ""
-    why: str = ""
 
 
 class Loop:
@@ -319,22 +245,3 @@ class Loop:
 
     def _end(self, ended: Ended, why: str) -> None:
         self.result.ended, self.result.why = ended, why
-
-
-def told_gain(found: Gain) -> str:
-    """Say a gain where it may be said, in points of the mean score.
-
-    >>> told_gain(Gain(0.021, 0.011, 2, 16))
-    'gain of 2.1 points (noise 1.1, 2 seeds, 16 records)'
-    >>> told_gain(Gain(0.021, 0.03, 2, 16))
-    'no gain beyond the noise of 3.0 points (2 seeds, 16 records)'
-    """
-    if found.n_seeds < 2:
-        return "no gain can be told from one seed; set trial.seeds to 2 or more"
-    if found.told:
-        return f"gain of {100 * found.mean:.1f} points (noise {100 * found.noise:.1f}, {_of(found)})"
-    return f"no gain beyond the noise of {100 * found.noise:.1f} points ({_of(found)})"
-
-
-def _of(found: Gain) -> str:
-    return f"{found.n_seeds} seeds, {found.n_records} records"

@@ -13,9 +13,9 @@ import yaml
 
 from instructedit.errors import InputError
 from instructedit.instructions.cards import TaskCard
-from instructedit.instructions.loop import START, Result, told_gain
+from instructedit.instructions.loop_result import START, Result
 from instructedit.instructions.pools import POOL_SIZE, InstructionPool
-from instructedit.instructions.scores import intervals
+from instructedit.instructions.scores import intervals, told_gain
 from instructedit.json_lines import replace
 from instructedit.tasks.choice import stable_sample
 

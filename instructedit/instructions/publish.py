@@ -14,7 +14,7 @@ from instructedit.export.card import CARD_FILE
 from instructedit.export.origin import check_repo
 from instructedit.export.upload import Plan, Upload
 from instructedit.instructions.cards import TaskCard
-from instructedit.instructions.loop import START
+from instructedit.instructions.loop_result import START
 from instructedit.instructions.pool_card import CARD, read_card
 from instructedit.instructions.pools import InstructionPool
 from instructedit.json_lines import as_lines

@@ -138,3 +138,22 @@ def _chosen(
 
 def _mean_at(trial: Scores, texts: Sequence[str], id: str) -> float:
     return fmean(trial[text][SCORE][id] for text in texts)
+
+
+def told_gain(found: Gain) -> str:
+    """Say a gain where it may be said, in points of the mean score.
+
+    >>> told_gain(Gain(0.021, 0.011, 2, 16))
+    'gain of 2.1 points (noise 1.1, 2 seeds, 16 records)'
+    >>> told_gain(Gain(0.021, 0.03, 2, 16))
+    'no gain beyond the noise of 3.0 points (2 seeds, 16 records)'
+    """
+    if found.n_seeds < 2:
+        return "no gain can be told from one seed; set trial.seeds to 2 or more"
+    if found.told:
+        return f"gain of {100 * found.mean:.1f} points (noise {100 * found.noise:.1f}, {_of(found)})"
+    return f"no gain beyond the noise of {100 * found.noise:.1f} points ({_of(found)})"
+
+
+def _of(found: Gain) -> str:
+    return f"{found.n_seeds} seeds, {found.n_records} records"

@@ -14,8 +14,10 @@ from pytest_httpserver import HTTPServer
 from instructedit.errors import InputError, MismatchError
 from instructedit.instructions.cards import load_cards
 from instructedit.instructions.client import Server
-from instructedit.instructions.loop import Loop, LoopSettings, Result
+from instructedit.instructions.loop import Loop
 from instructedit.instructions.loop_record import EVENTS, LoopRecord
+from instructedit.instructions.loop_result import Result
+from instructedit.instructions.loop_settings import LoopSettings
 from instructedit.instructions.pools import load_pools
 from instructedit.instructions.scores import Scores
 from instructedit.instructions.screen import Names
