@@ -23,6 +23,7 @@ def test_components_are_scikit_learns() -> None:
     assert (found.coordinates[largest, np.arange(12)] > 0).all()
 
 
+@pytest.mark.slow
 def test_tsne_keeps_planted_groups_together_and_comes_out_the_same() -> None:
     from sklearn.metrics import silhouette_score
 

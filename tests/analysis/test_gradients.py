@@ -62,6 +62,7 @@ def test_instructions_seeds_and_batches(place: Path) -> None:
     assert plain.pictures[0].held_out == {"zsre"} and plain.zeros["mend", "raw"] == []
 
 
+@pytest.mark.slow
 def test_differences_are_over_the_tasks_that_both_have(place: Path) -> None:
     mend = str(place / "mend")
     editors = {

@@ -55,6 +55,7 @@ def test_wider_than_records_alone_exactly_when_seeds_differ() -> None:
     assert apart.high - apart.low > 3 * (same.high - same.low)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n_seeds, of_seeds, most",
     # Two seeds, or seeds that hardly differ, are covered more often than said: on the safe side.
@@ -109,6 +110,7 @@ def test_two_rows_of_the_same_runs() -> None:
     assert (found.mean, found.n_seeds) == (0.25, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_seeds", [1, 3])
 def test_differences_cover_too(n_seeds: int) -> None:
     random = np.random.RandomState(2)

@@ -187,6 +187,7 @@ def test_nothing_there_is_refused_with_the_command(study: Study, tmp_path: Path)
         tasks(dataclasses.replace(study, analyses={}), results, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(study: Study, tmp_path: Path) -> None:
     results = make(tmp_path / "results", ["instructedit-recent"], records=8)
     first, again = (tasks(study, results, tmp_path / name) for name in ("a", "b"))

@@ -144,6 +144,7 @@ def peak(run: Callable[[], object], trace: Path) -> int:
     return max(accumulate(event["args"]["Bytes"] for event in sorted(events, key=lambda event: event["ts"])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_estimate_is_near_what_a_step_takes(

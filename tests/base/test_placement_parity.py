@@ -55,6 +55,7 @@ def compare(name: str, steps: int, tmp_path: Path) -> None:
     assert narrow == pytest.approx(whole, rel=0.05), "a store in bf16 rounds, and no more"
 
 
+@pytest.mark.slow
 def test_tiny_bases_of_both_families(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTRUCTEDIT_CACHE", str(tmp_path / "cache"))
     tiny_base.model.save_pretrained(tmp_path / "base")

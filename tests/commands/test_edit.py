@@ -64,6 +64,7 @@ def requests_file(n: int) -> str:
     return "requests.jsonl"
 
 
+@pytest.mark.slow
 def test_many_requests_together_alone_and_in_a_sequence(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = requests_file(3)
     found = {}

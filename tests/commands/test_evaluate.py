@@ -230,6 +230,7 @@ def test_controls_are_added_to_a_finished_folder_and_empty_is_the_editor_without
     assert all(f"InstructEdit ({which})" in table for which in CONTROLS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("editing", "how"), [("together", "together"), ("sequence", "in sequence")])
 def test_several_edits_in_one_base_are_rows_of_their_own(
     evaluate: Evaluate, place: Path, editing: str, how: str

@@ -116,6 +116,7 @@ def test_preparing_twice_gives_the_same_bytes(source: Path, tmp_path: Path) -> N
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_failure_while_staging_the_second_task_leaves_both_old_folders(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

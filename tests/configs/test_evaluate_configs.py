@@ -46,6 +46,7 @@ def editor_folder(kind: str, base: Base, folder: Path) -> str:
     return str(folder / kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_it_is_parsed_planned_and_built(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     called = parsed(config)

@@ -161,6 +161,7 @@ def test_the_preflight_has_nothing_against_it(config: str, checkout: Path, capsy
     assert "recent" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_numbers_in_the_headers_are_those_of_the_script() -> None:
     headers = load("budget").headers()
     listed = (ROOT / "configs/README.md").read_text().splitlines()

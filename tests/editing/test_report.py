@@ -31,6 +31,7 @@ def log_p(model: torch.nn.Module, ids: list[int], n: int) -> torch.Tensor:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_number_is_the_whole_models(tiny_base: Base, tmp_path: Path, kind: str) -> None:
     edit = Editor.load(saved_editor(tmp_path / "e", tiny_base, kind), tiny_base).edit(REQUEST)
@@ -124,6 +125,7 @@ def test_bad_questions_are_refused(
         editor.edit([REQUEST, REQUEST]).report(rephrases=["Where is it?"])
 
 
+@pytest.mark.slow
 def test_an_editor_with_its_step_sizes_scaled_up_is_flagged(tiny_base: Base, tmp_path: Path) -> None:
     """What validation saw is measured on the editor as it was; then it breaks."""
     first = Editor.load(saved_editor(tmp_path / "first", tiny_base, "MEND", alpha=1e-3), tiny_base)

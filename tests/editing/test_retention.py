@@ -64,6 +64,7 @@ def test_what_is_left_of_one_edit_is_its_own_reliability(editor: Editor) -> None
     assert found["together", 1].update_norm == pytest.approx(found["sequence", 1].update_norm, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["together", "sequence"])
 def test_every_number_is_the_whole_models(editor: Editor, how: str) -> None:
     base, n = editor.base, 5
@@ -160,6 +161,7 @@ def test_means_and_the_first_tenth() -> None:
     assert set(point("alone", 1, [1.0], []).estimates()) == {"retention", "exact", "first_tenth"}
 
 
+@pytest.mark.slow
 def test_files_hold_ids_and_numbers_and_are_the_same_again(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     found = [

@@ -39,6 +39,7 @@ def test_what_was_added_is_there_when_it_is_opened_again(tmp_path: Path) -> None
         ledger.check(portions[0].row, "recent", SETTINGS)
 
 
+@pytest.mark.slow
 def test_cut_at_any_byte_every_whole_portion_before_it_is_kept_and_no_other(tmp_path: Path) -> None:
     portions = filled(tmp_path)
     content = (tmp_path / "rows.jsonl").read_bytes()

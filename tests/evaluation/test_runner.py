@@ -126,6 +126,7 @@ def values_of(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], float]:
     return {(outcome.id, outcome.metric): outcome.value for outcome in outcomes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_block", [0, 2])
 @pytest.mark.parametrize("which", ["seen", None])
 def test_equals_the_naive_reference(tiny_base: Base, first_block: int, which: str | None) -> None:
@@ -179,6 +180,7 @@ def test_neighbours_and_passes_do_not_matter(tiny_base: Base) -> None:
     assert hits_of[0] == hits_of[1] and len(hits_of[0]) < len(together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("editing", ["together", "sequence"])
 def test_a_batch_in_one_base_is_asked_with_all_its_edits(tiny_base: Base, editing: Editing) -> None:
     stage = Stage.of(tiny_base, 2)

@@ -69,6 +69,7 @@ def test_twenty_requests_say_the_same_everywhere(tiny_base: Base, tmp_path: Path
         assert (len(list((tmp_path / way).glob("model-*.safetensors"))) > 1) == (way == "sharded")
 
 
+@pytest.mark.slow
 def test_more_terms_than_a_matrix_has_ranks_say_the_same(tiny_base: Base, tmp_path: Path) -> None:
     base = in_folder(tiny_base, tmp_path / "base")
     assert_same(random_edit(base, ranks=7, size=6.0), tmp_path, ["lora"])
@@ -76,6 +77,7 @@ def test_more_terms_than_a_matrix_has_ranks_say_the_same(tiny_base: Base, tmp_pa
     assert config["r"] == 32  # and not 130
 
 
+@pytest.mark.slow
 def test_whole_changes_say_the_same_too(tiny_base: Base, tmp_path: Path) -> None:
     assert_same(dense_edit(in_folder(tiny_base, tmp_path / "base"), size=1.0), tmp_path, ["model", "delta"])
 

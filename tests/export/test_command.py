@@ -26,6 +26,7 @@ def front_matter(readme: Path) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["lora", "model", "delta"])
 def test_what_is_printed_at_the_end_loads_what_was_written(
     made: tuple[Base, Path], form: str, capsys: pytest.CaptureFixture[str]
@@ -43,6 +44,7 @@ def test_what_is_printed_at_the_end_loads_what_was_written(
     torch.testing.assert_close(all_logits(names["model"], names["tokenizer"], REQUESTS[:3]), wanted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "flags", "least", "most"),
     [("lora", (), 0, 1e-4), ("model", (), 0, 1e-4), ("delta", (), 0, 1e-4), ("delta", ("--dense",), 0, 1e-4)]

@@ -115,6 +115,7 @@ def test_a_server_of_no_use_is_one_line_with_the_best_so_far(
     assert len(events("trial")) == 2 and len(events("ask")) == asked + 1
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_begins_without_a_pool(
     place: Path, httpserver: HTTPServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +162,7 @@ def test_what_is_refused(place: Path, capsys: pytest.CaptureFixture[str], given:
     assert line.startswith("error: ") and words in line
 
 
+@pytest.mark.slow
 def test_all_pools_are_a_data_set(
     place: Path, httpserver: HTTPServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def test_it_scores_every_description_on_the_same_records(place: Path, trial: Tri
     assert Work("training", 2, 2) in seen and Work("scoring", 9, 9) in seen
 
 
+@pytest.mark.slow
 def test_the_same_gives_the_same_and_is_computed_once(place: Path, trial: TrialSettings) -> None:
     first = editor(trial).run(TEXTS, 0)
     seen: list[Work] = []
@@ -63,6 +64,7 @@ def test_the_key_is_all_that_decides_the_numbers(place: Path, trial: TrialSettin
     assert len({key, *others}) == 1 + len(others)
 
 
+@pytest.mark.slow
 def test_an_editor_for_each_description_and_other_tasks_beside(place: Path, trial: TrialSettings) -> None:
     together = editor(replace(trial, beside=("recent", "convsent"), steps=3, batch=3))
     assert set(together.run(TEXTS[:2], 0)[0]) == set(TEXTS[:2])

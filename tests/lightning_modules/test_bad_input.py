@@ -228,6 +228,7 @@ def test_tasks_that_were_not_prepared_together_are_told_of(
     assert message.startswith("zsre: ")
 
 
+@pytest.mark.slow
 def test_what_is_given_last_wins(write_config: Write, tmp_path: Path) -> None:
     second = tmp_path / "second.yaml"
     second.write_text("trainer: {max_steps: 3}\nmodel: {warmup_steps: 0}\n")

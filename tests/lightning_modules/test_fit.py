@@ -79,6 +79,7 @@ def test_only_the_hypernetwork_is_in_a_checkpoint(write_config: Write, tmp_path:
     assert rates == [1e-3, 1e-4]
 
 
+@pytest.mark.slow
 def test_every_learned_part_moves(write_config: Write, llama_folder: Path, tmp_path: Path) -> None:
     config = write_config(trainer__max_steps=3, model__warmup_steps=0, validation__every_n_steps=1)
     assert run("fit", "--config", config) == 0

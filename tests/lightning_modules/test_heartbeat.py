@@ -66,6 +66,7 @@ def test_it_tells_each_phase_and_that_it_is_done(
     assert state_of(tmp_path / "runs" / "run").word == "done"
 
 
+@pytest.mark.slow
 def test_a_job_that_is_told_to_stop_is_requeued_and_told(
     write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_job_that_is_told_to_stop_is_requeued_and_told(
     assert (last.state, last.step, last.saved_step, last.job, last.restarts) == ("requeued", 3, 3, "7", 1)
 
 
+@pytest.mark.slow
 def test_out_of_requeues_is_status_3_and_a_start_beyond_them_trains_nothing(
     write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

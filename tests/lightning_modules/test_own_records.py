@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from instructedit.checkpoints import read_card
@@ -29,6 +30,7 @@ def own_records(path: Path, n: int = 40) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_prepare_fit_and_test_take_them(write_config: Write, tmp_path: Path) -> None:
     records = own_records(tmp_path / "parts.jsonl")
     pool = tmp_path / "pool.yaml"

@@ -288,6 +288,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert run("fit", "--config", config) == 0
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_checkpoint_is_seen(
     left_alone: Path, write_config: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

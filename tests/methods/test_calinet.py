@@ -136,6 +136,7 @@ def test_the_last_block_gets_the_slots_where_none_is_named(tiny_base: Base) -> N
         replace(STRONG, block=9).edit(tiny_base, REQUESTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [{"block": 1}, {"slots": 5}, {"paraphrases": 0}, {"lr": 1e-2}, {"steps": 2}, {"stop_at": 4.0}, {"seed": 1}],
@@ -156,6 +157,7 @@ def joint_nll(base: Base, edit: Edit) -> float:
     return float(torch.stack([target_nll(base, request, edit, None).mean() for request in REQUESTS[:2]]).mean())
 
 
+@pytest.mark.slow
 def test_one_set_of_slots_for_all_serves_all_better_than_all_sets_side_by_side(tiny_base: Base) -> None:
     longer = replace(STRONG, steps=40)
     shared = edit_together(longer, tiny_base, REQUESTS)

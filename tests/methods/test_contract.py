@@ -102,6 +102,7 @@ def test_one_request_applies_with_and_without_rows_alike(tiny_base: Base, method
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 def test_generation_with_a_cache_is_generation_without(tiny_base: Base, method: EditMethod) -> None:
     edit = method.edit(tiny_base, REQUESTS)
     inputs = [tuple(tiny_base.tokenizer(request.text + " ")["input_ids"]) for request in REQUESTS]
@@ -161,6 +162,7 @@ def test_a_request_without_a_target_is_refused(tiny_base: Base, method: EditMeth
         method.edit(tiny_base, [EditRequest("The capital of Spain is", " ")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [edit_together, edit_in_sequence])
 def test_several_requests_in_one_base_each_change_their_answer(
     tiny_base: Base, method: EditMethod, how: Callable[..., Edit]
@@ -174,6 +176,7 @@ def test_several_requests_in_one_base_each_change_their_answer(
     assert count_hooks(tiny_base.model) == 0
 
 
+@pytest.mark.slow
 def test_edits_can_be_made_and_used_in_inference_mode(tiny_base: Base, method: EditMethod) -> None:
     with torch.inference_mode():
         inside = forced(tiny_base, method.edit(tiny_base, REQUESTS), REQUESTS, [0, 1, 2])

@@ -85,6 +85,7 @@ def test_a_planted_gain_holds_and_no_gain_does_not(tmp_path: Path, nothing_plant
     assert found["unseen"].verdict == "holds"  # nothing is lost
 
 
+@pytest.mark.slow
 def test_a_gain_on_one_task_holds_in_part_and_a_loss_is_said(tmp_path: Path) -> None:
     found = claims(tmp_path, plant(SEEN, 0.2, ("recent",)))
     assert found["reliability-trained"].verdict == "holds in part"
@@ -138,6 +139,7 @@ def test_seeds_are_compared_in_pairs_of_those_that_both_have(tmp_path: Path) -> 
     assert every is not None and (every.n_seeds, every.mean) == (3, pytest.approx(0.7))
 
 
+@pytest.mark.slow
 def test_an_unseen_instruction_may_lose_as_much_as_in_the_paper(tmp_path: Path) -> None:
     within = claims(tmp_path / "a", plant("InstructEdit (unseen)", -0.02, ("recent",), "generalization"))
     beyond = claims(tmp_path / "b", plant("InstructEdit (unseen)", -0.08, ("recent",), "generalization"))
@@ -194,6 +196,7 @@ def test_gradients_are_read_from_the_analysis_table(tmp_path: Path, nothing_plan
         claims(tmp_path, figures="figures")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -253,6 +256,7 @@ def test_the_report_has_the_numbers_of_the_outcomes(tmp_path: Path) -> None:
     assert gains.split("|")[3].strip().startswith("+12.3 [")
 
 
+@pytest.mark.slow
 def test_a_partial_study_says_so_at_the_top(tmp_path: Path) -> None:
     study, results = make(tmp_path / "results", without=["ke-0", "mend-1"])
     text = write_report(study, results, tmp_path / "REPORT.md", tmp_path / "figures", draws=DRAWS).read_text()
@@ -272,6 +276,7 @@ def test_nothing_there_gives_a_report_in_which_nothing_is_tested(tmp_path: Path)
     assert len(verdicts) > 10 and set(verdicts) == {"not tested yet"}
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes_without_texts_or_paths(tmp_path: Path) -> None:
     made = []
     for place in ("a", "b"):
@@ -282,6 +287,7 @@ def test_the_same_results_give_the_same_bytes_without_texts_or_paths(tmp_path: P
     assert SECRET.encode() not in first and str(tmp_path).encode() not in first
 
 
+@pytest.mark.slow
 def test_figures_are_linked_from_where_the_report_lies(tmp_path: Path) -> None:
     study, results = make(tmp_path / "results")
     for name in ("transfer/matrix.png", "tasks.png", "else.png"):
@@ -293,6 +299,7 @@ def test_figures_are_linked_from_where_the_report_lies(tmp_path: Path) -> None:
     assert all((report.parent / link).is_file() for link in links)
 
 
+@pytest.mark.slow
 def test_runs_that_were_asked_other_things_are_named_at_the_top(tmp_path: Path) -> None:
     study, results = make(tmp_path / "results")
     report = write_report(study, results, tmp_path / "R.md", tmp_path / "f", draws=DRAWS)
@@ -316,6 +323,7 @@ def test_compute_is_summed_over_the_runs(tmp_path: Path) -> None:
     assert made.commits == ("a" * 12, "b" * 12) and made.versions == {"torch": ("2.0",)} and not made.dirty
 
 
+@pytest.mark.slow
 def test_the_setting_is_read_from_the_plan(tmp_path: Path) -> None:
     study, results = make(tmp_path / "results")
     text = write_report(study, results, tmp_path / "REPORT.md", tmp_path / "figures", draws=DRAWS).read_text()

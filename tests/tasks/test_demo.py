@@ -78,6 +78,7 @@ def test_names_are_clean_and_unique() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_keep_the_protocol(name: str) -> None:
     task: Task = load_task(name)

@@ -279,6 +279,7 @@ def test_every_task_in_the_table_loads_under_its_name(name: str) -> None:
 KNOWEDIT = os.environ.get("INSTRUCTEDIT_KNOWEDIT", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not KNOWEDIT, reason="INSTRUCTEDIT_KNOWEDIT does not name a folder of KnowEdit's files")
 @pytest.mark.parametrize("name", ["recent", "counterfact", "convsent", "zsre"])
 def test_the_real_files_read_without_malformed_records(name: str) -> None:
