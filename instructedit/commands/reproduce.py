@@ -114,29 +114,34 @@ def _make_missing(
     call = in_this_process if one_process else in_processes(threads)
     runner = Runner(study, results, folder, call, allow_dirty, threads=None if one_process else threads)
     failed: list[tuple[str, NotDone]] = []
-    busy: list[str] = []
-    for run in chosen:
-        if results.has(run.name):
-            continue
-        with runner.held(run) as mine:
-            if not mine:
-                busy.append(run.name)
+    left, made = list(chosen), 1
+    while left and made:
+        busy, made = [], 0
+        for run in left:
+            if results.has(run.name):
                 continue
-            if results.has(run.name):  # made by another process since
-                continue
-            _tell_start(study, results, run, chosen)
-            try:
-                kept = runner.make(run)
-            except NotDone as error:
-                if error.stopped:
-                    print(f"{error} Nothing finished is lost; the same command goes on.", file=sys.stderr)
-                    raise SystemExit(error.status) from error
-                print(f"{run.name}: {error} Going on with the others.", file=sys.stderr)
-                failed.append((run.name, error))
-            else:
-                print(f"kept    {quoted(kept)}", flush=True)
-    if busy:
-        print(f"another process makes {', '.join(busy)}", flush=True)
+            with runner.held(run) as mine:
+                if not mine:
+                    busy.append(run)
+                    continue
+                if results.has(run.name):  # made by another process since
+                    continue
+                _tell_start(study, results, run, chosen)
+                try:
+                    kept = runner.make(run)
+                except NotDone as error:
+                    if error.stopped:
+                        print(f"{error} Nothing finished is lost; the same command goes on.", file=sys.stderr)
+                        raise SystemExit(error.status) from error
+                    print(f"{run.name}: {error} Going on with the others.", file=sys.stderr)
+                    failed.append((run.name, error))
+                else:
+                    made += 1
+                    print(f"kept    {quoted(kept)}", flush=True)
+        # What others had may be done by now, or free again because they were killed.
+        left = [run for run in busy if not results.has(run.name)]
+    if left:
+        print(f"another process makes {', '.join(run.name for run in left)}", flush=True)
     if failed:
         names = ", ".join(name for name, _ in failed)
         print(f"error: not made: {names}. What is wrong stands above; the same command tries again.", file=sys.stderr)
