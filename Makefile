@@ -39,7 +39,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 # --- checks and tests --------------------------------------------------------------------------------------------
 # The types beside the tests, a core each: the tests' models are too small to gain by a second thread.
-check: $(STAMP) ## format, lint, types and the fast tests (under 2 minutes)
+check: $(STAMP) ## format, lint, types and the fast tests (some minutes)
 	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 lint types test-fast
 
 lint: $(STAMP) ## format and lint, changing nothing
