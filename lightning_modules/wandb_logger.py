@@ -2,7 +2,8 @@
 
 W&B's step is the optimiser step. A row goes there whole, when the next step begins, because W&B takes nothing for a
 step that is past. What a killed start did not get there is taken from metrics.csv; what a resumed run does again, to
-the same bits, is not sent twice. Whatever goes wrong over there is told in one line and ends no training.
+the same bits, is not sent twice: of such a step W&B keeps the times of the first try. Whatever goes wrong over there is
+told in one line and ends no training.
 """
 
 import importlib.util

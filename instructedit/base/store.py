@@ -147,6 +147,10 @@ class TrunkStore:
             self.packs.refresh()
             found |= {ids: state for ids in missing if (state := self._look_up(ids)) is not None}
             missing = [ids for ids in missing if ids not in found]
+        if self.packs:
+            # A pack may have been found broken, or gone, after some of its states were read from it whole.
+            there = (self.packs, self._new)
+            self._buffer({ids: state for ids, state in found.items() if not any(_key(ids) in place for place in there)})
         self.hits += len(found)
         self.misses += len(missing)
         for rows in self._computed(missing, self._agree):

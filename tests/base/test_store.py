@@ -146,6 +146,16 @@ def test_a_broken_pack_is_removed_and_its_states_are_written_again(
     assert all(map(torch.equal, later.states(INPUTS), expected)) and later.misses == 0
 
 
+def test_what_was_read_from_a_pack_before_it_was_found_broken_is_written_again(tiny_base: Base, tmp_path: Path) -> None:
+    expected = filled(tiny_base, tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+    with file.open("r+b") as opened:  # the data of a state in the middle; its neighbours are whole
+        opened.seek(-40 * 32 * 4, 2)
+        opened.write(bytes(32))
+    assert all(map(torch.equal, filled(tiny_base, tmp_path), expected))
+    assert store_of(tiny_base, folder=tmp_path).missing(INPUTS) == []
+
+
 @pytest.mark.parametrize("kept", [torch.bfloat16, torch.float64])
 def test_another_dtype_is_rounded_once_and_for_all(tiny_base: Base, tmp_path: Path, kept: torch.dtype) -> None:
     plain = store_of(tiny_base).states(INPUTS)
