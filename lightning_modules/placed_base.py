@@ -59,6 +59,7 @@ class PlacedBase:
         self.stage: Stage
         self.evaluation_stage: Stage
         self._cut: Base | None = None
+        self._zero: Zero | None = None
 
     def in_one_process(self) -> None:
         """Let a process that has nobody to share the base with hold its tail in place of its part; before ``load``."""
@@ -86,7 +87,11 @@ class PlacedBase:
         return min(site.block for site in self.sites)
 
     def _make_stages(self, base: Base) -> None:
-        base.split(self._first_block).whole_head = self.in_step
+        split = base.split(self._first_block)
+        split.whole_head = self.in_step
+        if self._zero:
+            zero, blocks = self._zero, base.adaptor.blocks_of(base.model)
+            split.hold = lambda block: zero.whole(blocks[block])
         self.stage, self.evaluation_stage = (
             Stage(base, base.split(self._first_block), self._store(base)) for _ in range(2)
         )
@@ -140,6 +145,7 @@ class PlacedBase:
         # On its device, although nothing of it stays whole there: where a weight lies tells inputs where to go.
         device = strategy.root_device
         self._cut = strategy.partitioned(lambda: load_base(self.name, self.dtype, device), self.dtype)
+        self._zero = strategy
         return self._cut.model
 
     def split_again(self) -> None:

@@ -5,8 +5,8 @@ hidden states pass; no forward code of a model is repeated here. Knows nothing a
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 
 import torch
@@ -86,6 +86,8 @@ class Split:
     Attributes:
         whole_head: whether a loss must ask the head once for all positions: ranks that share a base must all ask it
             the same number of times.
+        hold: gives a context for the index of a block of the trunk, inside which its weights stay in memory while
+            several passes go through it.
 
     Args:
         model: a causal language model in ``eval()``.
@@ -104,6 +106,7 @@ class Split:
             raise InputError(f"Cannot split before block {first_block}: the base has blocks 0-{len(blocks) - 1}.")
         self.first_block = first_block
         self._pager = pager
+        self.hold: Callable[[int], AbstractContextManager[None]] = pager.holding if pager else lambda _: nullcontext()
         self._adaptor = adaptor
         below = [block if index < first_block else _Pass() for index, block in enumerate(blocks)]
         above = [block if index >= first_block else _Pass() for index, block in enumerate(blocks)]
@@ -166,7 +169,7 @@ class Split:
         """Pieces of inputs to the states (n, t, d) that enter block ``first_block``, pass by pass; no gradient.
 
         Block by block: all passes go through one before the next, and keys and values are kept for one block at a
-        time. A paged block is read once.
+        time. A block that is paged, or cut over ranks, is brought once.
 
         Args:
             passes: of one shape (n, t), each behind those that hold its beginnings.
@@ -175,7 +178,7 @@ class Split:
         masks: Masks = {}
         with attending(self._trunk.config):
             for block, alone in enumerate(self._blocks_alone):
-                with nullcontext() if self._pager is None else self._pager.holding(block):
+                with self.hold(block):
                     kept = KeysAndValues(len(passes), masks)
                     for place, piece in enumerate(passes):
                         states[place] = kept.run(alone, piece, states[place])

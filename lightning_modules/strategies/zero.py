@@ -30,6 +30,9 @@ defaults set 2 GB of an accelerator aside."""
 LIVE = 250_000_000
 """Numbers of a cut base that may be gathered at once under stage 3: a block of LLaMA-2-7B has 202 million."""
 
+HELD = "held"
+"""Among the modules that use a parameter: the engine lets go of none that has a user."""
+
 
 class AsTheyAre(DeepSpeedPrecision):
     """Leaves dtypes alone: the hypernetwork is fp32 by itself, the base keeps its own, a batch holds integers."""
@@ -135,6 +138,7 @@ class Zero(Sharded, DeepSpeedStrategy):
             load: loads it, in the dtype.
             dtype: the base's; the engine itself stays fp32.
         """
+        import deepspeed
         from transformers.integrations import HfDeepSpeedConfig
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -142,10 +146,31 @@ class Zero(Sharded, DeepSpeedStrategy):
         # transformers looks at it while it loads, and holds it weakly.
         told = HfDeepSpeedConfig({**self.config, "bf16": {"enabled": dtype == torch.bfloat16}})
         try:
-            return load()
+            base = load()
         finally:
             unset_hf_deepspeed_config()
             del told
+        # A block is gathered in one message, not one for each of its matrices.
+        deepspeed.utils.set_z3_leaf_modules(base.model, [type(block) for block in base.adaptor.blocks_of(base.model)])
+        return base
+
+    @contextmanager
+    def whole(self, module: torch.nn.Module) -> Iterator[None]:
+        """Inside the block a module's cut parameters are whole on every rank, gathered once however often it runs.
+
+        All ranks enter it together. Without it the engine cuts them again after each run.
+        """
+        import deepspeed
+
+        parameters: list[Any] = list(module.parameters())
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self.stage == 3):
+            for parameter in parameters:
+                parameter.ds_active_sub_modules.add(HELD)
+            try:
+                yield
+            finally:
+                for parameter in parameters:
+                    parameter.ds_active_sub_modules.discard(HELD)
 
     # --- the step ----------------------------------------------------------------------------------------------------
     def last_step(self) -> tuple[float, bool]:

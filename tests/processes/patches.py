@@ -86,6 +86,7 @@ def show_parts() -> None:
     from lightning_modules.editor_module import EditorModule
 
     real = EditorModule.on_train_batch_end
+    held = _note_cut_blocks()
 
     def told(self: EditorModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         real(self, outputs, batch, batch_idx)
@@ -105,9 +106,40 @@ def show_parts() -> None:
         tensors = [value for own in state.values() for key, value in own.items() if key != "step"]
         parts["adam_dtypes"] = sorted({str(value.dtype) for value in tensors})
         parts["adam_local"] = sum(_local(value) for value in tensors)
-        print("PARTS " + json.dumps(parts), flush=True)
+        print("PARTS " + json.dumps(parts | held), flush=True)
 
     EditorModule.on_train_batch_end = told  # type: ignore[method-assign]
+
+
+def _note_cut_blocks() -> dict[str, int]:
+    """Count passes through a block of a cut trunk, those after which the block is still whole, and whole ones left."""
+    from instructedit.base.kept import KeysAndValues
+    from instructedit.base.split import Split
+
+    found = {"passes": 0, "whole_after_pass": 0, "whole_in_the_end": 0}
+    run, pieces = KeysAndValues.run, Split.trunk_pieces
+
+    def noted_run(self: KeysAndValues, block: Any, *rest: Any) -> Any:
+        out = run(self, block, *rest)
+        cut = [value for value in _blocks(block) if hasattr(value, "ds_tensor")]
+        found["passes"] += bool(cut)
+        found["whole_after_pass"] += bool(cut) and all(value.numel() == value.ds_numel for value in cut)
+        return out
+
+    def noted_pieces(self: Split, passes: Any) -> Any:
+        out = pieces(self, passes)
+        cut = [value for value in _blocks(self._trunk) if hasattr(value, "ds_tensor")]
+        found["whole_in_the_end"] += sum(value.numel() == value.ds_numel for value in cut)
+        return out
+
+    KeysAndValues.run, Split.trunk_pieces = noted_run, noted_pieces  # type: ignore[method-assign]
+    return found
+
+
+def _blocks(decoder: Any) -> list[Any]:
+    """The parameters of a decoder's blocks."""
+    (blocks,) = [child for child in decoder.children() if type(child).__name__ == "ModuleList"]
+    return list(blocks.parameters())
 
 
 def _local(value: Any) -> int:

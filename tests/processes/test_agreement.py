@@ -68,6 +68,9 @@ def test_two_ranks_train_what_one_process_trains(
     if flags == SHARDED:
         assert sum(part["base_local"] for part in parts) < 1.05 * parts[0]["base_whole"], "the base is cut"
         assert all(part["base_local"] > 0 for part in parts)
+        for part in parts:
+            assert part["whole_after_pass"] == part["passes"] > 0, "a block is gathered once for all passes"
+            assert part["whole_in_the_end"] == 0, "and then cut again"
 
 
 @pytest.mark.parametrize(
