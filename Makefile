@@ -16,7 +16,18 @@ DEMO := demo-recent,demo-counterfact,demo-convsent,demo-zsre
 
 PYTEST := $(BIN)/python -m pytest --durations=5
 
+# Two processes of one thread each, with about half of the tests each: the tests' models are too small to gain by a
+# second thread. Each has its own folder for temporary files, which stays where something failed.
+HALVES := one two
+ONE := tests/analysis tests/base tests/benchmarks tests/commands tests/comparison tests/configs tests/data \
+	tests/editing tests/evaluation tests/export
+TWO := $(filter-out $(ONE),$(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
+SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --keep-going --jobs=2
+half = folder=$$(mktemp -d) && $(PYTEST) --basetemp=$$folder/t -o cache_dir=.pytest_cache/$(1) -m "$(3)" $(2) \
+	| sed -u 's/^/$(1) | /' && rm -r $$folder
+
 .PHONY: help setup check lint types test-fast test test-all test-torch train reproduce format clean
+.PHONY: $(HALVES:%=fast-%) $(HALVES:%=most-%)
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,9 +49,8 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@printf '%s' '$(CURDIR)' > $@
 
 # --- checks and tests --------------------------------------------------------------------------------------------
-# The types beside the tests, a core each: the tests' models are too small to gain by a second thread.
 check: $(STAMP) ## format, lint, types and the fast tests (some minutes)
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 lint types test-fast
+	@$(SIDE_BY_SIDE) lint types $(HALVES:%=fast-%)
 
 lint: $(STAMP) ## format and lint, changing nothing
 	$(BIN)/ruff format --check $(CODE)
@@ -49,11 +59,22 @@ lint: $(STAMP) ## format and lint, changing nothing
 types: $(STAMP) ## mypy over both packages
 	$(BIN)/mypy instructedit lightning_modules
 
+FAST := not slow and not long and not slurm and not deepspeed and not network
 test-fast: $(STAMP) ## the fast tests: no weights, no network, random tiny models
-	$(PYTEST) -m "not slow and not long and not slurm and not deepspeed and not network"
+	@$(SIDE_BY_SIDE) $(HALVES:%=fast-%)
 
+MOST := $(if $(filter fast,$(TESTED)),slow and )not long and not slurm and not deepspeed and not network
 test: $(STAMP) ## fast and slow tests, with the real base (under 12 minutes)
-	$(PYTEST) -m "$(if $(filter fast,$(TESTED)),slow and )not long and not slurm and not deepspeed and not network"
+	@$(SIDE_BY_SIDE) $(HALVES:%=most-%)
+
+fast-one:
+	@$(call half,one,$(ONE),$(FAST))
+fast-two:
+	@$(call half,two,$(TWO),$(FAST))
+most-one:
+	@$(call half,one,$(ONE),$(MOST))
+most-two:
+	@$(call half,two,$(TWO),$(MOST))
 
 # Status 5 is "no test was selected", which is no failure when the only tests left over are of tiers that do not exist.
 test-all: $(STAMP) ## every tier of tests
