@@ -92,9 +92,10 @@ def test_names_share_raw_gradients_where_their_texts_are_the_same(tiny_gpt2_base
         Path("r"): editor_of(base, "MEND", alpha=0.3),
         Path("c"): editor_of(base, "MEND", alpha=0.2),
     }
+    noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in loaded[Path("r")].method.editor.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter += 0.3 * torch.randn(parameter.shape, generator=noise)
     alone = named("alone", {"convsent": Path("c"), "recent": Path("r")}, loaded)
     names = [
         alone,
@@ -113,7 +114,9 @@ def test_names_share_raw_gradients_where_their_texts_are_the_same(tiny_gpt2_base
     for task, folder, block in (("recent", "r", slice(0, 3)), ("convsent", "c", slice(3, 6))):
         by_itself = everything([named("x", {task: Path(folder), "zsre": Path(folder)}, loaded)], loaded)
         there = by_itself["x", "transformed"].tables[ALL_SITES][:3, :3]
-        torch.testing.assert_close(found["alone", "transformed"].tables[ALL_SITES][block, block], there)
+        # In passes of another size, so to rounding.
+        here = found["alone", "transformed"].tables[ALL_SITES][block, block]
+        torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-9)
 
 
 def test_instructions_and_batches(tiny_gpt2_base: Base) -> None:
