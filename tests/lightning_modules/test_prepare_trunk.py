@@ -229,7 +229,7 @@ def test_states_of_another_dtype_than_the_base(
     assert run("fit", "--config", config, "--model.store.dtype", "bfloat16") == 0 and passes == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_on_the_real_base(write_config: Write, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = write_config(
         model__base="smollm2-135m",

@@ -28,7 +28,7 @@ def wait_for_step(path: Path, step: int) -> None:
     raise AssertionError("the run does not get on")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(
     number: signal.Signals, write_config: Write, tmp_path: Path
 ) -> None:

@@ -262,7 +262,9 @@ def test_kept_offline_then_online_every_step_is_there_once_also_after_a_sync(
     assert server.summary(place.id) == summary
 
 
-@pytest.mark.parametrize("trouble", ["no key", "no network", "a network that answers nothing"])
+@pytest.mark.parametrize(
+    "trouble", ["no key", "no network", pytest.param("a network that answers nothing", marks=pytest.mark.long)]
+)
 def test_online_without_a_way_there_is_kept_offline(
     trouble: str, tmp_path: Path, prepared: Path, llama_folder: Path, server: WandbServer
 ) -> None:

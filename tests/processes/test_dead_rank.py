@@ -77,8 +77,10 @@ def gone(pid: int, seconds: float = 15.0) -> bool:
     return False
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.long), pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_a_signal_to_the_job_saves_and_ends_it(number: signal.Signals, place: Place) -> None:
     process, other = begin(place, "ddp")
     # Ctrl-C goes to all processes of the terminal's group; a scheduler may tell the first one only.
@@ -92,7 +94,7 @@ def test_a_signal_to_the_job_saves_and_ends_it(number: signal.Signals, place: Pl
 @pytest.mark.parametrize(
     ("strategy", "which"),
     [
-        pytest.param("ddp", 0, marks=pytest.mark.slow),
+        pytest.param("ddp", 0, marks=pytest.mark.long),
         pytest.param("ddp", 1, marks=pytest.mark.slow),
         pytest.param("zero_2", 0, marks=pytest.mark.deepspeed),
         pytest.param("zero_2", 1, marks=pytest.mark.deepspeed),

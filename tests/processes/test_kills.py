@@ -129,7 +129,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("strategy", "ranks", "kills"),
     [
-        pytest.param("auto", 1, 3, marks=pytest.mark.slow, id="one"),
+        pytest.param("auto", 1, 3, marks=pytest.mark.long, id="one"),
         pytest.param("ddp", 2, 3, marks=pytest.mark.slow, id="ddp"),
         pytest.param("zero_2", 2, 8, marks=pytest.mark.deepspeed, id="zero_2"),
         pytest.param("ddp", 4, 4, marks=pytest.mark.long, id="ddp-4"),

@@ -31,7 +31,7 @@ def order(folder: Path) -> dict[int, list[str]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_two_and_four_ranks_and_a_change_midway_see_the_same_batches(place: Place, tmp_path: Path) -> None:
     folders = {}
     for ranks in (1, 2, 4):
