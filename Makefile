@@ -76,13 +76,13 @@ most-one:
 most-two:
 	@$(call half,two,$(TWO),$(MOST))
 
-# SLURM's tests mostly wait, so the long ones of one process go beside them; those of several ranks take both cores.
+# SLURM's tests mostly wait, so the long ones of one process go beside them; those of several ranks come last, because
+# they take both cores.
 REST := (long or deepspeed) and not slurm and not network
 test-all: $(STAMP) ## every tier of tests, real SLURM and DeepSpeed included
 	@failed=0; \
 	$(if $(filter test,$(TESTED)),,$(SIDE_BY_SIDE) $(HALVES:%=most-%) || failed=1;) \
-	$(SIDE_BY_SIDE) all-slurm all-long || failed=1; \
-	$(SIDE_BY_SIDE) all-ranks || failed=1; \
+	$(SIDE_BY_SIDE) all-slurm all-long all-ranks || failed=1; \
 	exit $$failed
 
 all-slurm:
