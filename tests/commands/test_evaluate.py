@@ -104,7 +104,7 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_once_and_started_again_it_has_the_rows_of_an_uninterrupted_one(
     evaluate: Evaluate, place: Path, tmp_path: Path
 ) -> None:

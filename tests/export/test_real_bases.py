@@ -91,9 +91,8 @@ def large_enough(base: Base, requests: list[EditRequest]) -> HyperEdit:
     raise AssertionError("no size of the updates moves the targets of every request")
 
 
-@pytest.mark.parametrize(
-    "made", [pytest.param(smollm2, marks=pytest.mark.long, id="smollm2-135m"), pytest.param(gpt2, id="gpt2")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("made", [smollm2, gpt2], ids=["smollm2-135m", "gpt2"])
 def test_twenty_real_requests_say_the_same_everywhere(
     made: Callable[[Path], Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

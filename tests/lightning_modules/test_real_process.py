@@ -12,7 +12,7 @@ import pytest
 from tests.lightning_modules.conftest import Write, rows
 from tests.lightning_modules.test_resume import assert_same_run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def start(config: Path) -> subprocess.Popen[str]:
@@ -28,7 +28,7 @@ def wait_for_step(path: Path, step: int) -> None:
     raise AssertionError("the run does not get on")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(
     number: signal.Signals, write_config: Write, tmp_path: Path
 ) -> None:

@@ -225,6 +225,7 @@ def check_server(server: WandbServer, place: Place, again: tuple[int, ...] = ())
         assert_same(row, expected[row["_step"]], row["_step"] in again)
 
 
+@pytest.mark.long
 def test_online_a_killed_run_goes_on_in_the_same_run(
     tmp_path: Path, prepared: Path, llama_folder: Path, server: WandbServer
 ) -> None:
