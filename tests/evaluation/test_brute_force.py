@@ -214,13 +214,9 @@ def real_base() -> Base:
     return load_base("smollm2-135m", torch.float32)
 
 
-SHORT = "instructedit"
-"""The method that `make test` has time for: each takes a minute or, if it trains for each request, some."""
-
-
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [SHORT, *(pytest.param(n, marks=pytest.mark.long) for n in METHODS if n != SHORT)])
+@pytest.mark.parametrize("name", METHODS)
 def test_the_runner_equals_a_plain_evaluation_of_20_requests_on_the_real_base(real_base: Base, name: str) -> None:
     tasks = ("recent", "counterfact", "convsent", "zsre")
     demo = tuple(f"demo-{task}" for task in tasks)

@@ -101,7 +101,7 @@ def test_memory_is_the_peak_of_this_process() -> None:
     assert rates([(0.0, 1)], 1, before).edits_per_second > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tokens_are_those_of_all_ranks_and_micro_batches(tmp_path: Path, prepared: Path, llama_folder: Path) -> None:
     tokens = {}
     for name, ranks, micro in (("one", 1, 4), ("parts", 1, 2), ("two", 2, 1)):

@@ -245,6 +245,7 @@ def test_online_a_killed_run_goes_on_in_the_same_run(
     assert not any(KEY in str(content) for content in (server.runs, server.files, server.lines))
 
 
+@pytest.mark.long
 def test_kept_offline_then_online_every_step_is_there_once_also_after_a_sync(
     tmp_path: Path, prepared: Path, llama_folder: Path, server: WandbServer
 ) -> None:
