@@ -149,9 +149,9 @@ def validate(argv: Sequence[str]) -> None:
     from lightning_modules.report import evaluation_progress, table_console
 
     examples = validation_examples(cli.datamodule)
-    with evaluation_progress("validation", sum(map(len, examples.values()))) as (bar, task):
+    with evaluation_progress("validation", sum(map(len, examples.values()))) as progress:
         outcomes = run_validation(
-            cli.model, cli.datamodule, examples, on_progress=lambda n, _total: bar.advance(task, n)
+            cli.model, cli.datamodule, examples, on_progress=lambda n, _total: progress.advance(n)
         )
     table_console().print(to_rich(make_table(outcomes, f"{cli.directory.path.name}, step {step}: validation")))
     print(f"val/score {summary(outcomes, cli.datamodule.tasks)['val/score']:.2f}")
