@@ -86,9 +86,9 @@ test-all: $(STAMP) ## every tier of tests, real SLURM and DeepSpeed included
 	exit $$failed
 
 all-slurm:
-	@$(call half,slurm,tests/slurm,slurm)
+	@$(call half,slurm,tests,slurm and not network)
 all-long:
-	@$(call half,long,$(filter-out tests/slurm tests/processes,$(ONE) $(TWO)),$(REST))
+	@$(call half,long,$(filter-out tests/processes,$(ONE) $(TWO)),$(REST))
 all-ranks:
 	@$(call half,ranks,tests/processes,$(REST))
 

@@ -145,14 +145,17 @@ def validate(argv: Sequence[str]) -> None:
     cli, step = _loaded("validate", argv, ("validation",))
     from instructedit.evaluation.formats import to_rich
     from instructedit.evaluation.layout import make_table
+    from instructedit.evaluation.progress import EditProgress
     from lightning_modules.callbacks.validation import run_validation, summary, validation_examples
-    from lightning_modules.report import evaluation_progress, table_console
+    from lightning_modules.report import table_console
 
     examples = validation_examples(cli.datamodule)
-    with evaluation_progress("validation", sum(map(len, examples.values()))) as progress:
-        outcomes = run_validation(
-            cli.model, cli.datamodule, examples, on_progress=lambda n, _total: progress.advance(n)
-        )
+    with EditProgress(sum(map(len, examples.values())), unit="records") as progress:
+
+        def advance(n: int, _total: int) -> None:
+            progress.advance("validation", cli.model.method, n)
+
+        outcomes = run_validation(cli.model, cli.datamodule, examples, on_progress=advance)
     table_console().print(to_rich(make_table(outcomes, f"{cli.directory.path.name}, step {step}: validation")))
     print(f"val/score {summary(outcomes, cli.datamodule.tasks)['val/score']:.2f}")
 

@@ -5,20 +5,18 @@ Takes the best checkpoint where there is one, else the last.
 
 import json
 import logging
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from instructedit.checkpoints import EditorCard, read_card, save_editor
 from instructedit.errors import InputError
 from instructedit.evaluation.formats import to_rich
+from instructedit.evaluation.progress import EditProgress
 from instructedit.evaluation.report import numbers, write_tables
 from instructedit.evaluation.runner import dress, evaluate
 from instructedit.evaluation.sizes import VALIDATION_EDITS, EditSize, edit_sizes, size_quantiles
@@ -35,9 +33,6 @@ from lightning_modules.edit_datamodule import EditDataModule
 from lightning_modules.editor_module import EditorModule
 
 log = logging.getLogger(__name__)
-
-LINE_SECONDS = 30.0
-"""Between two lines of progress where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -254,11 +249,13 @@ def _watched(
     module: EditorModule, title: str, total: int, rank: int, on_progress: Callable[[], None] | None
 ) -> Iterator[Callable[[int], None]]:
     """Show how far a measurement is; what is yielded is told of each part of it, and stops it where a signal came."""
-    with evaluation_progress(title, total, rank == 0) as progress:
+    progress = EditProgress(total, unit="records") if rank == 0 else None
+    with progress or nullcontext():
 
         def advance(n: int) -> None:
             stop_if_asked(module)
-            progress.advance(n)
+            if progress:
+                progress.advance(title, module.method, n)
             if on_progress:
                 on_progress()
 
@@ -269,35 +266,3 @@ def table_console() -> Console:
     """A console wide enough for a table where it is written to a file or a pipe."""
     console = Console()
     return console if console.is_terminal else Console(width=110)
-
-
-class evaluation_progress:  # noqa: N801 - used as a function
-    """How far a measurement of records is: a bar on a terminal, else a line every half minute; both on stderr."""
-
-    def __init__(self, what: str, total: int, shown: bool = True) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
-        self.task = self.bar.add_task("", total=total)
-        self._what, self._total, self._done = what, total, 0
-        self._plain = shown and not console.is_terminal
-        self._start = self._told = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.bar.stop()
-
-    def advance(self, n: int) -> None:
-        """Count records that have been asked."""
-        self.bar.advance(self.task, n)
-        self._done += n
-        now = time.monotonic()
-        if self._plain and now - self._told >= LINE_SECONDS:
-            self._told = now
-            rate = self._done / (now - self._start)
-            left = f"{(self._total - self._done) / rate / 60:.0f} min left"
-            told = f"{self._what} {self._done}/{self._total} records  {rate:.1f} records/s  {left}"
-            print(told, file=sys.stderr, flush=True)

@@ -156,14 +156,14 @@ class Zero(Sharded, DeepSpeedStrategy):
 
     @contextmanager
     def whole(self, module: torch.nn.Module) -> Iterator[None]:
-        """Inside the block a module's cut parameters are whole on every rank, gathered once however often it runs.
+        """Inside the block the parameters of a module of a base that was cut are whole, gathered once for all its runs.
 
         All ranks enter it together. Without it the engine cuts them again after each run.
         """
         import deepspeed
 
         parameters: list[Any] = list(module.parameters())
-        with deepspeed.zero.GatheredParameters(parameters, enabled=self.stage == 3):
+        with deepspeed.zero.GatheredParameters(parameters):
             for parameter in parameters:
                 parameter.ds_active_sub_modules.add(HELD)
             try:

@@ -1,28 +1,22 @@
-"""Where there is no terminal, as in a job's log, a long test tells how far it is."""
+"""Where there is no terminal, as in a job's log, the test at a run's end tells how far it is."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lightning_modules import report
-from lightning_modules.report import evaluation_progress
 
 
-@pytest.mark.parametrize("shown", [True, False])
-def test_a_line_every_half_minute(
-    shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_zero_tells_and_the_others_do_not(
+    rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = [100.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
-    with evaluation_progress("test", 200, shown) as progress:
-        for _ in range(5):
-            now[0] += 20
-            progress.advance(10)
+    monkeypatch.setattr(report, "stop_if_asked", lambda _module: None)
+    module: Any = SimpleNamespace(method="InstructEdit")
+    with report._watched(module, "test", 20, rank, None) as advance:
+        advance(10)
+        advance(10)
     lines = capsys.readouterr().err.splitlines()
-    # At 40 and 80 s; the other ranks say nothing.
-    assert lines == (
-        [
-            "test 20/200 records  0.5 records/s  6 min left",
-            "test 40/200 records  0.5 records/s  5 min left",
-        ]
-        if shown
-        else []
-    )
+    assert len(lines) == (rank == 0)
+    assert rank or lines[0].startswith("test, InstructEdit: 20 of 20 records, ")
