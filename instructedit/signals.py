@@ -5,6 +5,7 @@ sets the flag: saving inside a handler can deadlock ranks. Install it before any
 imported; a signal during imports would otherwise end the process. Knows nothing about training.
 """
 
+import atexit
 import signal
 import threading
 from types import FrameType
@@ -15,9 +16,12 @@ _received: list[str] = []
 def install() -> None:
     """Let SIGTERM, SIGINT and SIGUSR1 set the flag; a second SIGINT interrupts at once.
 
-    Outside the main thread, where Python allows no handlers, nothing happens.
+    SIGTERM and SIGUSR1 do nothing while the interpreter goes down. Outside the main thread, where Python allows no
+    handlers, nothing happens.
     """
     if threading.current_thread() is threading.main_thread():
+        atexit.unregister(_ignore)
+        atexit.register(_ignore)
         for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
             if hasattr(signal, name):  # Windows has no SIGUSR1
                 signal.signal(getattr(signal, name), _note)
@@ -31,6 +35,18 @@ def requested() -> str:
 def clear() -> None:
     """Forget what came."""
     _received.clear()
+
+
+def _ignore() -> None:
+    """Let the process end with the status it has.
+
+    Python takes its handlers back before it takes down its modules, which with torch lasts a second. A signal in that
+    time would end the process with the signal's status in place of its own: srun sends one to the ranks that are left
+    as soon as one has ended with a status other than 0. What is ignored stays ignored.
+    """
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is _note:
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _note(number: int, _frame: FrameType | None) -> None:

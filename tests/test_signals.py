@@ -53,3 +53,34 @@ def test_fit_installs_the_handlers_before_torch_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "SIGUSR1\n"), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_the_interpreter_goes_down_changes_no_status(number: signal.Signals) -> None:
+    # A launcher tells the other ranks as soon as one has ended with a status of its own.
+    code = (
+        "import os, sys, time\n"
+        "from instructedit import signals\n"
+        "class Last:\n"
+        "    def __del__(self, write=os.write, sleep=time.sleep):\n"
+        "        write(1, b'going\\n'); sleep(0.5)\n"
+        "last = Last()\n"
+        "signals.install()\n"
+        "sys.exit(3)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"going\n"
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 3
+
+
+def test_handlers_that_were_taken_back_are_left_alone() -> None:
+    code = (
+        "import atexit, signal\n"
+        "atexit.register(lambda: print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL))\n"
+        "from instructedit import signals\n"
+        "signals.install()\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

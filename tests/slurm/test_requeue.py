@@ -264,7 +264,8 @@ def test_one_task_of_an_array_is_requeued_and_the_other_left_alone(submit: Submi
 
 
 def test_out_of_requeues(submit: Submit, cluster: Cluster) -> None:
-    job = submit("capped", "--max-requeues", "0", seconds=1.0)
+    # Rank one is still ending when srun, told by rank zero's status, ends the step: the job's status stays rank zero's.
+    job = submit("capped", "--max-requeues", "0", seconds=1.0, leaving=2.5)
     job.until_step(2)
     cluster.call("scancel", "--signal=USR1", job.id)
     job.ended("FAILED", 60)
