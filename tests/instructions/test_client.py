@@ -242,7 +242,7 @@ def test_an_answer_that_drips_ends(httpserver: HTTPServer, waited: list[float]) 
     def drip(request: Request) -> Response:
         def parts() -> Iterator[bytes]:
             for _ in range(40):
-                time.sleep(0.05)
+                time.sleep(0.2)
                 yield b" "
 
         return Response(parts(), 200, mimetype="application/json")
@@ -252,7 +252,7 @@ def test_an_answer_that_drips_ends(httpserver: HTTPServer, waited: list[float]) 
     start = time.monotonic()
     with pytest.raises(ServerError, match="No answer from"):
         slow.ask(ASKED, 9, 0)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 4  # of 8
 
 
 def test_a_packed_answer_is_not_unpacked(httpserver: HTTPServer, waited: list[float]) -> None:

@@ -81,9 +81,23 @@ class Cluster:
             except OSError:
                 continue
             mine = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={rank}".encode()} <= set(parts)
-            if mine and b"instructedit" in words:
+            # srun has the job script's environment, where SLURM_PROCID is 0, and the command among its words.
+            if mine and b"instructedit" in words and not words[0].endswith(b"srun"):
                 return int(path.parent.name)
         raise AssertionError(f"rank {rank} of job {job} has no process")
+
+    def until_rank_is_there(self, job: str, rank: int, handles: signal.Signals | None = None) -> None:
+        """Wait until a rank has a process, and that a handler of its own for a signal."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                status = Path(f"/proc/{self.pid_of_rank(job, rank)}/status").read_text()
+                if handles is None or int(status.partition("SigCgt:")[2].split()[0], 16) >> (handles - 1) & 1:
+                    return
+            except (AssertionError, OSError):
+                pass
+            assert time.monotonic() < end, f"rank {rank} of job {job} is not there, or handles no {handles}"
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
