@@ -1,7 +1,8 @@
 """One setting changed at a time: what reliability and locality make of it, in distribution and held out, apart.
 
-Reads the section ``sensitivity`` of a study: by setting, runs by their value of it. The part that every setting has is
-the study's usual one, and is compared with.
+Reads the section ``sensitivity`` of a study: by setting, runs by their value of it. The run that every setting has is
+the study's usual one; the part it is in, with however many seeds beside it, is what a setting's other parts are
+compared with.
 """
 
 from collections.abc import Mapping
@@ -40,19 +41,25 @@ def sensitivity(study: Study, results: Results, out: Path, plan: str = "PLAN") -
     return write(found, out, {"sensitivity": lambda: _panels(found, study, settings, usual)})
 
 
-def _usual(settings: Settings) -> tuple[str, ...]:
-    """The runs that every setting has; none where there are no such."""
-    sets = [{part.runs for part in values.values()} for values in settings.values()]
-    common = set.intersection(*sets)
-    return next(iter(common)) if len(sets) > 1 and len(common) == 1 else ()
+def _usual(settings: Settings) -> dict[str, Part]:
+    """By setting, the part with a run that every setting has; none where that does not name one part of each."""
+    if len(settings) < 2:
+        return {}
+    common = set.intersection(*({run for part in parts.values() for run in part.runs} for parts in settings.values()))
+    found = {
+        setting: [part for part in parts.values() if common & set(part.runs)] for setting, parts in settings.items()
+    }
+    if any(len(parts) != 1 for parts in found.values()):
+        return {}
+    return {setting: parts[0] for setting, parts in found.items()}
 
 
-def _numbers(sweep: Sweep, settings: Settings, usual: tuple[str, ...]) -> list[Number]:
+def _numbers(sweep: Sweep, settings: Settings, usual: Mapping[str, Part]) -> list[Number]:
     """Every part's values in the means and by task, each followed by its difference to the usual part's."""
     numbers = []
     places = {**split(sweep.study), **{task: (task,) for task in sweep.study.tasks}}
-    for values in settings.values():
-        middle = next((part for part in values.values() if part.runs == usual), None)
+    for setting, values in settings.items():
+        middle = usual.get(setting)
         for part in values.values():
             for task, over in places.items():
                 for metric in METRICS_COUNTED:
@@ -62,10 +69,12 @@ def _numbers(sweep: Sweep, settings: Settings, usual: tuple[str, ...]) -> list[N
     return numbers
 
 
-def _statements(found: Findings, study: Study, settings: Settings, usual: tuple[str, ...]) -> list[str]:
+def _statements(found: Findings, study: Study, settings: Settings, usual: Mapping[str, Part]) -> list[str]:
+    if not usual:
+        return ["No value is compared with the usual one: that is the one whose run every setting names, and none is."]
     said = []
-    for values in settings.values():
-        middle = next((part for part in values.values() if part.runs == usual), None)
+    for setting, values in settings.items():
+        middle = usual.get(setting)
         for part in values.values():
             if middle is not None and part is not middle:
                 told = [
@@ -76,7 +85,7 @@ def _statements(found: Findings, study: Study, settings: Settings, usual: tuple[
     return said
 
 
-def _panels(found: Findings, study: Study, settings: Settings, usual: tuple[str, ...]) -> "Figure":
+def _panels(found: Findings, study: Study, settings: Settings, usual: Mapping[str, Part]) -> "Figure":
     from matplotlib.figure import Figure
 
     columns = 2 if len(settings) > 1 else 1
@@ -87,7 +96,7 @@ def _panels(found: Findings, study: Study, settings: Settings, usual: tuple[str,
         axis.set_visible(False)
     for place, (axis, (setting, values)) in enumerate(zip(axes.flat, settings.items(), strict=False)):
         dress(axis, "", setting, "" if place % columns else "% of target tokens")
-        _panel(axis, found, study, values, usual)
+        _panel(axis, found, study, values, usual.get(setting))
     axes.flat[0].margins(y=0.08)
     several = {name: tasks for name, tasks in split(study).items()}
     entries: dict[str, dict[str, Any]] = {}
@@ -100,7 +109,7 @@ def _panels(found: Findings, study: Study, settings: Settings, usual: tuple[str,
     return figure
 
 
-def _panel(axis: "Axes", found: Findings, study: Study, values: Mapping[str, Part], usual: tuple[str, ...]) -> None:
+def _panel(axis: "Axes", found: Findings, study: Study, values: Mapping[str, Part], usual: Part | None) -> None:
     lines = [(metric, name) for metric in SHOWN for name in split(study)]
     for line, (metric, name) in enumerate(lines):
         shift = 0.11 * (line - (len(lines) - 1) / 2)
@@ -114,7 +123,7 @@ def _panel(axis: "Axes", found: Findings, study: Study, values: Mapping[str, Par
         for x, value in drawn:
             upright(axis, x, value, METRIC_LOOKS[metric], filled=name != HELD_OUT)
     for place, part in enumerate(values.values()):
-        if part.runs == usual:
+        if part is usual:
             axis.axvspan(place - 0.4, place + 0.4, color="0.92", zorder=0)
         if not any(found.find(part.label, name, metric) for metric, name in lines):
             absent(axis, place, 0.5)

@@ -151,6 +151,27 @@ def test_sensitivity_compares_with_the_value_that_every_setting_has(study: Study
         "direction: none",
         "sites: last 3",
     }
+    # Settings may have more seeds than others: each compares with its own part.
+    three, one = found.find("direction: site", "recent", "reliability", "direction: none"), "rank: 256"
+    assert three is not None and three.n_seeds == 3
+    other = found.find("rank: 512", "recent", "reliability", one)
+    assert other is not None and other.n_seeds == 1
+    assert sum("against" in statement for statement in found.statements) == 7
+
+
+def test_a_usual_value_that_is_not_plain_is_not_guessed(study: Study, tmp_path: Path) -> None:
+    results = make(tmp_path / "results", ["instructedit-0", "rank-64", "edit-0.3"], records=4)
+    for section in (
+        {"rank": {"64": "rank-64", "256": "instructedit-0"}},  # one setting alone has no such
+        {"rank": {"64": "rank-64"}, "weight": {"0.1": "instructedit-0", "0.3": "edit-0.3"}},
+        {"rank": {"a": "instructedit-0", "b": ["instructedit-0", "rank-64"]}, "weight": {"0.1": "instructedit-0"}},
+    ):
+        planned = dataclasses.replace(study, analyses={"sensitivity": section})
+        found = sensitivity(planned, results, tmp_path / "out")
+        assert {number.against for number in found.numbers} == {""}
+        assert [statement.partition(":")[0] for statement in found.statements] == [
+            "No value is compared with the usual one"
+        ]
 
 
 PARTIAL = ("mend-counterfact", "instructedit-1", "instructedit-recent-counterfact", "balance-full", "rank-64")
