@@ -29,7 +29,7 @@ def parsed(text: str) -> Any:
         return text
     try:
         return get_loader("yaml")(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # TypeError: of "1:", whose key is no text
         return text
 
 
@@ -50,7 +50,7 @@ def inline_or_file(text: str) -> Any:
         told = str(content)[:60]  # as deep as what is done with it later
     except RecursionError as error:
         raise InputError(f"The configuration {text} cannot be read: its brackets are too deep. Correct it.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"The configuration {text} cannot be read: {error}") from error

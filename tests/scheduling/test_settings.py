@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
@@ -15,7 +15,7 @@ from instructedit.cli import COMMANDS, underscored
 from instructedit.errors import InputError
 from instructedit.scheduling.schema import Schema, read_schema
 from instructedit.scheduling.settings import get, merge
-from instructedit.scheduling.yaml_text import as_yaml, parsed
+from instructedit.scheduling.yaml_text import as_yaml, inline_or_file, parsed
 from tests.scheduling.make_schema import parser_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -229,6 +229,15 @@ def test_texts_stay_texts() -> None:
     assert get({"a": {"b": None}}, "a.b", 3) is None and get({"a": 1}, "a.b", 3) == 3
 
 
+@example("?")  # the parser's loader raises a TypeError for a key that is no text
+@example("1:")
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
 def test_any_text_comes_back_from_yaml(text: str) -> None:
     assert parsed(as_yaml({"run": {"name": text, "tags": [text]}})) == {"run": {"name": text, "tags": [text]}}
+
+
+def test_a_file_of_a_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("1:")
+    with pytest.raises(InputError, match="cannot be read"):
+        inline_or_file(str(path))
